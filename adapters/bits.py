@@ -1,0 +1,91 @@
+"""Bits in a local file: read at any place without holding them, and made durable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+CHUNK = 1 << 20  # bytes read at a time
+
+
+class FileBits:
+    """`length` bytes from `offset` of an open file (a `Bits`, see `domain.ports`)."""
+
+    def __init__(self, descriptor: int, offset: int, length: int) -> None:
+        self._descriptor = descriptor
+        self._offset = offset
+        self.size = length
+
+    @classmethod
+    def of_file(cls, path: Path) -> Self:
+        """The whole file. Raises `OSError`."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return cls(descriptor, 0, os.fstat(descriptor).st_size)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        wanted = max(0, min(length, self.size - offset))
+        return os.pread(self._descriptor, wanted, self._offset + offset)
+
+    def chunks(self) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(min(CHUNK, self.size)))
+        position, end = self._offset, self._offset + self.size
+        while position < end:
+            count = os.preadv(self._descriptor, [buffer[: end - position]], position)
+            if not count:
+                raise OSError(f"the file ends {end - position} bytes too early")
+            yield buffer[:count]
+            position += count
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def copy_range(source: int, offset: int, length: int, target: int) -> None:
+    """Copies `length` bytes from `offset` of one descriptor to another, in the kernel.
+
+    Falls back to `sendfile` where the file systems can't do it. Raises `OSError`.
+    """
+    copy = _copy_file_range
+    while length:
+        try:
+            count = copy(source, target, offset, length)
+        except OSError:
+            if copy is _sendfile:
+                raise
+            copy = _sendfile
+            continue
+        if not count:
+            raise OSError(f"the file ends {length} bytes too early")
+        offset += count
+        length -= count
+
+
+def _copy_file_range(source: int, target: int, offset: int, length: int) -> int:
+    return os.copy_file_range(source, target, length, offset_src=offset)
+
+
+def _sendfile(source: int, target: int, offset: int, length: int) -> int:
+    return os.sendfile(target, source, offset, min(length, 1 << 30))

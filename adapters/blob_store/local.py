@@ -1,0 +1,110 @@
+"""The blob store in a local folder, on the file system that staging is on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+from adapters.bits import FileBits, copy_range, sync_folder
+from adapters.staging.local import LocalStaging
+from domain.errors import BlobMissing
+from domain.package import StagedBits, StoredBits
+
+INCOMING = "incoming"
+
+
+class LocalBlobs:
+    """A `BlobStore` (see `domain.ports`).
+
+    Storing is a hard link where the bits are a whole staged file and a copy made by the
+    kernel where they are a slice of one. A blob is made under another name and renamed,
+    so it appears whole or not at all.
+    """
+
+    def __init__(self, folder: Path, staging: LocalStaging) -> None:
+        self.folder = folder
+        self._staging = staging
+
+    def prepare(self) -> None:
+        """Makes the folders. Raises `OSError`."""
+        (self.folder / INCOMING).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def store(self, key: str, staged: StagedBits) -> StoredBits:
+        with self._staging.open(staged) as bits:
+            path = self._staging.folder / self._staging.name_of(staged.uri)
+            whole = staged.offset == 0 and os.fstat(bits.fileno()).st_size == staged.length
+            self._appear(
+                key,
+                (lambda target: self._link(path, target))
+                if whole
+                else (lambda target: self._copy(bits, staged.offset, staged.length, target)),
+            )
+        return StoredBits(key, staged.length)
+
+    def copy(self, source_key: str, key: str) -> StoredBits:
+        with self.open(source_key) as bits:
+            size = bits.size
+            try:
+                self._appear(key, lambda target: self._link(self._path(source_key), target))
+            except FileNotFoundError:
+                raise BlobMissing(f"blob {source_key!r} was deleted meanwhile") from None
+        return StoredBits(key, size)
+
+    def open(self, key: str) -> FileBits:
+        try:
+            return FileBits.of_file(self._path(key))
+        except FileNotFoundError:
+            raise BlobMissing(f"there is no blob {key!r} in {self.folder}") from None
+
+    def delete(self, key: str) -> None:
+        self._path(key).unlink(missing_ok=True)
+
+    def keys(self, older_than: float) -> Iterator[str]:
+        """The keys of blobs made before `older_than` (seconds since the epoch)."""
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                path = Path(folder, name)
+                try:
+                    if path.stat().st_ctime < older_than:
+                        yield str(path.relative_to(self.folder))
+                except FileNotFoundError:
+                    continue
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key
+
+    def _appear(self, key: str, make: Callable[[Path], None]) -> None:
+        incoming = self.folder / INCOMING / uuid4().hex
+        target = self._path(key)
+        try:
+            make(incoming)
+            if not target.parent.is_dir():
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sync_folder(target.parent.parent)
+                sync_folder(self.folder)
+            incoming.rename(target)
+        finally:
+            # also where rename found both names to be one file, which leaves both
+            incoming.unlink(missing_ok=True)
+        sync_folder(target.parent)
+
+    def _link(self, source: Path, target: Path) -> None:
+        """Another name for the same file: its bytes were synced when it was staged or stored."""
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            raise
+        except OSError:  # no hard links here: another file system, or too many names
+            with FileBits.of_file(source) as bits:
+                self._copy(bits, 0, bits.size, target)
+
+    @staticmethod
+    def _copy(bits: FileBits, offset: int, length: int, target: Path) -> None:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            copy_range(bits.fileno(), offset, length, descriptor)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Messages: the relay publishes the log, consumers do the work."""

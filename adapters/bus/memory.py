@@ -1,0 +1,154 @@
+"""The bus inside one process: kombu's memory transport, which wakes its consumers at once.
+
+kombu's own transport polls, and its queues belong to the whole process; here a consumer
+waits on a condition, and each bus has queues of its own. They are gone with the process:
+that is why the log, and not a queue, says what is unfinished.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from queue import Empty
+from typing import Any
+
+import kombu
+from kombu.transport import memory
+from kombu.transport.virtual import BrokerState
+
+from adapters.bus.bus import EVENTS, Publisher
+from adapters.bus.messages import Message
+
+
+class _Wakeups:
+    """Counts reasons to look around, and waits for the next one."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self.count = 0
+
+    def notify(self) -> None:
+        with self._condition:
+            self.count += 1
+            self._condition.notify_all()
+
+    def wait(self, seen: int, timeout: float | None) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: self.count > seen, timeout)
+
+
+def _transport_class(wakeups: _Wakeups) -> type[memory.Transport]:
+    class Channel(memory.Channel):
+        queues: dict[str, Any] = {}  # noqa: RUF012 - one dict for all channels of this class
+        events: defaultdict[str, set[Any]] = defaultdict(set)
+
+        def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+            super()._put(queue, message, **kwargs)
+            wakeups.notify()
+
+        def _restore(self, message: Any) -> None:
+            super()._restore(message)
+            wakeups.notify()
+
+    class Transport(memory.Transport):
+        global_state = BrokerState()
+
+        def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while True:
+                seen = wakeups.count
+                try:
+                    self.cycle.get(self._deliver, timeout=timeout)
+                    return
+                except Empty:
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise TimeoutError from None
+                    wakeups.wait(seen, left)
+                    if wakeups.count > seen and self._nothing_ready():
+                        return
+
+        def _nothing_ready(self) -> bool:
+            """Woken for another reason than a message: let the caller look around."""
+            return all(
+                not channel._size(queue)
+                for channel in self.channels
+                for queue in channel._active_queues
+            )
+
+    Transport.Channel = Channel
+    return Transport
+
+
+class MemoryBus:
+    """A `Bus` (see `adapters.bus.bus`) for the threads of one process."""
+
+    def __init__(self) -> None:
+        self._wakeups = _Wakeups()
+        self._transport = _transport_class(self._wakeups)
+        self._publisher = Publisher(self.connect)
+        self._timers = _Timers(self.send)
+
+    def connect(self) -> kombu.Connection:
+        return kombu.Connection(
+            transport=self._transport, transport_options={"body_encoding": None}
+        )
+
+    def declare(self) -> None:
+        self._publisher.declare()
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self._publisher.publish(EVENTS.name, message.type, message)
+
+    def send(self, queue: str, message: Message) -> None:
+        self._publisher.publish("", queue, message)
+
+    def send_later(self, queue: str, message: Message, delay: float) -> None:
+        self._timers.add(time.monotonic() + delay, queue, message)
+
+    def wake(self) -> None:
+        self._wakeups.notify()
+
+    def close(self) -> None:
+        self._timers.stop()
+        self._publisher.close()
+
+
+class _Timers:
+    """Sends messages when they are due, from one thread."""
+
+    def __init__(self, send: Any) -> None:
+        self._send = send
+        self._due: list[tuple[float, int, str, Message]] = []
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="bus-timers", daemon=True)
+        self._thread.start()
+
+    def add(self, due: float, queue: str, message: Message) -> None:
+        with self._changed:
+            heapq.heappush(self._due, (due, next(self._numbers), queue, message))
+            self._changed.notify()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._stopping and (not self._due or self._due[0][0] > time.monotonic()):
+                    left = self._due[0][0] - time.monotonic() if self._due else None
+                    self._changed.wait(left)
+                if self._stopping:
+                    return
+                _, _, queue, message = heapq.heappop(self._due)
+            self._send(queue, message)

@@ -1,0 +1,92 @@
+"""Hands unfinished work out again: what the log says is unfinished, whatever became of messages.
+
+At a start everything unfinished is handed out at once, since the queues may have died
+with the last process; later, what stays unfinished for long, ever more rarely.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from adapters.bus.bus import Bus
+from adapters.bus.messages import message_of
+from adapters.bus.work import HANDED_OUT_AGAIN, QUEUES
+from domain.ports import EventLog
+from projections.unfinished import UnfinishedWork, WorkReadModel
+
+logger = logging.getLogger("packtrail.redispatch")
+
+INTERVAL = 5.0  # seconds between looks
+FIRST_WAIT, MAX_WAIT = 30.0, 600.0  # seconds until work is handed out again; doubled each time
+
+
+@dataclass
+class _Plan:
+    """When a piece of work is handed out next, and how long to wait after that."""
+
+    due: float
+    wait: float
+
+
+class Redispatcher:
+    """Looks at the unfinished packages on a thread."""
+
+    def __init__(
+        self,
+        work: WorkReadModel,
+        log: EventLog,
+        bus: Bus,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._work = work
+        self._log = log
+        self._bus = bus
+        self._clock = clock
+        self._plans: dict[UnfinishedWork, _Plan] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="redispatch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def look(self, first: bool = False) -> int:
+        """Hands out what is due; how many pieces of work that were."""
+        now = self._clock()
+        plans: dict[UnfinishedWork, _Plan] = {}
+        handed_out = 0
+        for work in self._work.unfinished():
+            plan = self._plans.get(work) or _Plan(now if first else now + FIRST_WAIT, FIRST_WAIT)
+            if plan.due <= now:
+                self._hand_out(work)
+                handed_out += 1
+                plan = _Plan(now + plan.wait, min(plan.wait * 2, MAX_WAIT))
+            plans[work] = plan
+        self._plans = plans
+        return handed_out
+
+    def _hand_out(self, work: UnfinishedWork) -> None:
+        asked = self._log.read(work.position - 1, 1)[0]
+        message = replace(message_of(asked), headers={HANDED_OUT_AGAIN: True})
+        self._bus.send(QUEUES[work.step], message)
+        logger.info(
+            "handed out again",
+            extra={"step": work.step, "package": work.guid, "request_id": asked.event.request_id},
+        )
+
+    def _run(self) -> None:
+        first = True
+        while not self._stopping.is_set():
+            try:
+                self.look(first)
+                first = False
+            except Exception:
+                logger.exception("could not look for unfinished work")
+            self._stopping.wait(INTERVAL)

@@ -1,0 +1,170 @@
+"""Does what the work queues ask for, and decides what becomes of work that fails.
+
+Three things can go wrong, and they are not the same. Bits at fault end the package (the
+domain does that). An environment that is away is waited for, however long it takes. A
+defect of ours gets five tries; then the package is given up with its bits kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from eventsourcing.persistence import DatabaseError, InterfaceError, OperationalError
+
+from adapters.bus.bus import HASHING, STORAGE, Bus, Consumer
+from adapters.bus.messages import Heard, Message
+from adapters.context import request_context
+from domain.processing import Processing
+from projections.unfinished import Step
+
+logger = logging.getLogger("packtrail.work")
+
+QUEUES = {Step.STORAGE: STORAGE, Step.HASHING: HASHING}
+MAX_TRIES = 5  # of work that fails by a defect
+FIRST_DELAY, MAX_DELAY = 0.25, 60.0  # seconds between tries; doubled each time
+STEP_EVENTS = frozenset(
+    (
+        "package.upload_started",
+        "package.copy_started",
+        "package.bits_stored",
+        "package.processing_resumed",
+    )
+)
+
+ATTEMPT = "x-packtrail-attempt"
+DEFECTS = "x-packtrail-defects"
+HANDED_OUT_AGAIN = "x-packtrail-handed-out-again"
+
+
+class Failure(Enum):
+    ENVIRONMENT = "environment"
+    DEFECT = "defect"
+
+
+def classify(error: Exception) -> Failure:
+    """Whether an error says that something is away, or that we are wrong."""
+    if isinstance(error, OSError | MemoryError | OperationalError | InterfaceError):
+        return Failure.ENVIRONMENT
+    if type(error) is DatabaseError:  # not its subclasses: those say that our SQL is wrong
+        return Failure.ENVIRONMENT
+    return Failure.DEFECT
+
+
+def delay_before(attempt: int) -> float:
+    """Seconds to wait before try number `attempt` (the second try is number 1)."""
+    return float(min(FIRST_DELAY * 2 ** min(attempt - 1, 20), MAX_DELAY))
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The consumers of the given steps' queues."""
+
+    bus: Bus
+    processing: Processing
+    steps: tuple[Step, ...] = (Step.STORAGE, Step.HASHING)
+    concurrency: int = 2
+
+    def consumers(self) -> list[Consumer]:
+        return [
+            Consumer(
+                self.bus,
+                QUEUES[step],
+                WorkHandler(self.bus, self.processing, step),
+                self.concurrency,
+            )
+            for step in self.steps
+        ]
+
+
+class WorkHandler:
+    """Handles the messages of one work queue."""
+
+    def __init__(self, bus: Bus, processing: Processing, step: Step) -> None:
+        self._bus = bus
+        self._processing = processing
+        self._step = step
+        self._in_hand: set[str] = set()  # events being worked on, or waiting for their next try
+        self._lock = threading.Lock()
+
+    def __call__(self, message: Message) -> None:
+        try:
+            heard = Heard.of(message.body)
+        except ValueError as error:
+            logger.error("a message of %s is dropped: %s", QUEUES[self._step], error)
+            return
+        with request_context(heard.cause.request_id):
+            if not self._take(heard, message):
+                return
+            try:
+                self._do(heard)
+            except Exception as error:  # noqa: BLE001 - classified, retried, and logged there
+                again = self._after_failure(heard, message, error)
+            else:
+                again = None
+            if again is None:
+                with self._lock:
+                    self._in_hand.discard(heard.event_id)
+            else:
+                self._bus.send_later(QUEUES[self._step], *again)
+
+    def _take(self, heard: Heard, message: Message) -> bool:
+        """Whether to work on it: not if it is in hand already and this is a second copy."""
+        with self._lock:
+            if ATTEMPT in message.headers:
+                self._in_hand.add(heard.event_id)
+                return True
+            if heard.event_id in self._in_hand:
+                return False
+            self._in_hand.add(heard.event_id)
+            return True
+
+    def _do(self, heard: Heard) -> None:
+        if heard.type not in STEP_EVENTS:
+            self._processing.discard(heard.guid)
+        elif self._step is Step.STORAGE:
+            self._processing.store(heard.guid, heard.cause)
+        else:
+            self._processing.hash(heard.guid, heard.cause)
+        logger.info(
+            "work done",
+            extra={"step": self._step, "event": heard.type, "package": heard.guid},
+        )
+
+    def _after_failure(
+        self, heard: Heard, message: Message, error: Exception
+    ) -> tuple[Message, float] | None:
+        """What to try again and after how many seconds; None if it ends here."""
+        failure = classify(error)
+        attempt = int(message.headers.get(ATTEMPT, 0)) + 1
+        defects = int(message.headers.get(DEFECTS, 0)) + (failure is Failure.DEFECT)
+        if failure is Failure.DEFECT:
+            logger.error(
+                "work failed by a defect, try %d of %d",
+                defects,
+                MAX_TRIES,
+                exc_info=error,
+                extra={"step": self._step, "package": heard.guid},
+            )
+        else:
+            logger.warning(
+                "work waits: %s: %s",
+                type(error).__name__,
+                error,
+                extra={"step": self._step, "package": heard.guid, "attempt": attempt},
+            )
+        if defects >= MAX_TRIES:
+            try:
+                self._processing.fail_by_defect(heard.guid, error, heard.cause)
+                return None
+            except Exception as unwritten:  # noqa: BLE001 - classified: the log may be away
+                if classify(unwritten) is Failure.DEFECT:
+                    logger.exception("package %s can't be given up", heard.guid)
+                    return None
+                defects -= 1  # give it up when the log is back
+        if failure is Failure.ENVIRONMENT and message.headers.get(HANDED_OUT_AGAIN):
+            return None  # it is handed out again anyway, until it is done
+        headers = {**message.headers, ATTEMPT: attempt, DEFECTS: defects}
+        return replace(message, headers=headers), delay_before(attempt)

@@ -1,0 +1,35 @@
+"""How an event's fields become the bytes that the log keeps, and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from eventsourcing.domain import DomainEventProtocol
+from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
+
+
+class OrjsonTranscoder(Transcoder):
+    """Plain JSON objects: keys sorted, times as RFC 3339 in UTC with microseconds."""
+
+    def encode(self, obj: Any) -> bytes:
+        return orjson.dumps(obj, option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
+
+    def decode(self, data: bytes) -> Any:
+        return orjson.loads(data)
+
+
+class EventMapper(Mapper[str]):
+    """The library's mapper (which upcasts old versions), giving `timestamp` its type back."""
+
+    def __init__(self) -> None:
+        super().__init__(OrjsonTranscoder())
+
+    def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[str]:
+        event = super().to_domain_event(stored_event)
+        fields = vars(event)
+        timestamp = fields["timestamp"]
+        if isinstance(timestamp, str):
+            fields["timestamp"] = datetime.fromisoformat(timestamp).astimezone(UTC)
+        return event

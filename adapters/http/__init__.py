@@ -1,0 +1,1 @@
+"""The HTTP interface: requests become commands, read models become answers."""

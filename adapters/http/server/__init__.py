@@ -1,0 +1,1 @@
+"""The HTTP server: waitress, extended where uploads need it."""

@@ -1,0 +1,1 @@
+"""Where received bits wait until their package is READY or FAILED."""

@@ -1,0 +1,1 @@
+"""What a package is, and what may happen to it."""

@@ -1,0 +1,102 @@
+"""Every way the service refuses: a type of its own, with the facts it was decided on.
+
+The edge (HTTP, later messages) translates them, once, in one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class Refusal(Exception):
+    """The request was understood and is refused; nothing has changed."""
+
+
+class PackageNotFound(Refusal):
+    def __init__(self, guid: str) -> None:
+        super().__init__(f"there is no package {guid!r}")
+        self.guid = guid
+
+
+class InvalidPackage(Refusal):
+    """What was asked for breaks rules; `faults` are sentences for the client."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__(", ".join(faults))
+        self.faults = list(faults)
+
+
+class WrongState(Refusal):
+    """The package is in a state (or of a type) in which this can't be done."""
+
+    def __init__(self, guid: str, found: str) -> None:
+        super().__init__(f"package {guid!r} is {found}")
+        self.guid = guid
+        self.found = found
+
+
+class BitsAlreadyUploaded(WrongState):
+    """Bits are uploaded once, to a package that awaits them."""
+
+
+class PackageTypeNotBits(WrongState):
+    """Only a package of type bits has bits."""
+
+
+class PackageNotReady(WrongState):
+    """There are no bits to hand out yet, or any more."""
+
+
+class PackageNotFailedByUs(WrongState):
+    """Only work that failed by the service's own fault can be resumed."""
+
+
+class SourceNotReady(WrongState):
+    """Only a READY package can be copied."""
+
+
+class SourceAppIsDestination(Refusal):
+    def __init__(self, app_guid: str) -> None:
+        super().__init__(f"source and destination are both app {app_guid!r}")
+        self.app_guid = app_guid
+
+
+class UploadsDisabled(Refusal):
+    """An operator has switched uploads off."""
+
+
+class NoBitsInForm(Refusal):
+    """An upload's form holds no application zip file."""
+
+
+class BitsPathInvalid(Refusal):
+    """A front server named a file that may not be used."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"bits_path {path!r} {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class UploadTooLarge(Refusal):
+    """More bytes than the limit, in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the limit is {limit} bytes")
+        self.limit = limit
+
+
+class NoRoomForUpload(Refusal):
+    """The disk is full."""
+
+
+class BitsAtFault(Exception):
+    """The bits themselves are wrong; the message is a sentence for the client."""
+
+
+class StagedBitsMissing(Exception):
+    """Bits that the log names are not in staging: a defect, since only we remove them."""
+
+
+class BlobMissing(Exception):
+    """A blob that the log names is not in the blob store."""

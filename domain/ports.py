@@ -1,0 +1,81 @@
+"""What the domain needs of the world; adapters provide it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from domain.package import PackageEvent, StagedBits, StoredBits
+
+
+class Bits(Protocol):
+    """A package's bytes, opened for reading. Reads at any place, holds nothing in memory."""
+
+    size: int
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`; fewer at the end."""
+
+    def chunks(self) -> Iterator[memoryview]:
+        """All bytes in order. A chunk is valid until the next one is asked for."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class Staging(Protocol):
+    """Keeps received bits until their package is READY or FAILED."""
+
+    def open(self, staged: StagedBits) -> Bits:
+        """Raises `StagedBitsMissing`."""
+
+    def discard(self, uri: str) -> None:
+        """Removes what `uri` names, and the uploaded file that it consumed, if they are there."""
+
+
+class BlobStore(Protocol):
+    """Keeps stored bits. A blob appears whole or not at all."""
+
+    def store(self, key: str, staged: StagedBits) -> StoredBits:
+        """Makes staged bits a blob, durably, without touching them. Replaces what was there.
+
+        Raises `StagedBitsMissing`.
+        """
+
+    def copy(self, source_key: str, key: str) -> StoredBits:
+        """Makes another blob of the same bits, durably. Raises `BlobMissing`."""
+
+    def open(self, key: str) -> Bits:
+        """Raises `BlobMissing`."""
+
+    def delete(self, key: str) -> None:
+        """Removes the blob if it is there."""
+
+
+@dataclass(frozen=True)
+class LoggedEvent:
+    """An event and its position in the log (positions grow, and may have gaps)."""
+
+    position: int
+    event: PackageEvent
+
+
+class EventLog(Protocol):
+    """The log as its followers see it."""
+
+    def head(self) -> int:
+        """The position of the newest event; 0 while there is none."""
+
+    def read(self, after: int, limit: int) -> Sequence[LoggedEvent]:
+        """Up to `limit` events behind position `after`, in order."""
+
+    def wait(self, after: int, timeout: float) -> None:
+        """Returns when there may be events behind `after`, or after `timeout` seconds."""

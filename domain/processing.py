@@ -1,0 +1,149 @@
+"""The work between a received upload and a READY package: store the bits, then hash them.
+
+Each step looks at the package first and does only what is still to be done, so that a
+repeated or late message changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from domain.archive import ArchiveLimits, check_archive
+from domain.errors import BitsAtFault, BlobMissing, PackageNotFound, StagedBitsMissing
+from domain.package import Cause, Digests, Fault, Package, PackageState
+from domain.ports import BlobStore, Staging
+from domain.service import PackageService
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+
+
+def blob_key(guid: str) -> str:
+    """Where a package's blob is kept: `ab/cd/<guid>`, two levels from the guid's SHA-256.
+
+    A guid that is no plain file name is replaced by its hash.
+    """
+    digest = hashlib.sha256(guid.encode("utf-8", "surrogatepass")).hexdigest()
+    name = guid if _PLAIN_NAME.fullmatch(guid) else f"~{digest}"
+    return f"{digest[:2]}/{digest[2:4]}/{name}"
+
+
+class Processing:
+    """The steps of the work, each for one package by its guid.
+
+    Content faults end the package as FAILED here. What else goes wrong is raised: the
+    caller tells an environment that is away from a defect, and tries again.
+    """
+
+    def __init__(
+        self,
+        packages: PackageService,
+        staging: Staging,
+        blobs: BlobStore,
+        limits: ArchiveLimits,
+    ) -> None:
+        self._packages = packages
+        self._staging = staging
+        self._blobs = blobs
+        self._limits = limits
+
+    def store(self, guid: str, by: Cause) -> None:
+        """Checks the staged bits and makes them a blob; for a copy, copies its source's blob."""
+        package = self._unless_gone(guid)
+        if package is None or not package.needs_storing:
+            return
+        try:
+            if package.state is PackageState.COPYING:
+                self._store_copy(package, by)
+            else:
+                self._store_upload(package, by)
+        except BitsAtFault as fault:
+            self._fail(guid, str(fault), by)
+
+    def hash(self, guid: str, by: Cause) -> None:
+        """Computes SHA-1 and SHA-256 of the stored bits in one pass over them."""
+        package = self._unless_gone(guid)
+        if package is None or not package.needs_hashing or package.stored is None:
+            return
+        sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
+        try:
+            with self._blobs.open(package.stored.key) as bits:
+                for chunk in bits.chunks():
+                    sha1.update(chunk)
+                    sha256.update(chunk)
+            self._packages.record_hashes(guid, Digests(sha1.hexdigest(), sha256.hexdigest()), by)
+        except (BlobMissing, PackageNotFound):
+            current = self._unless_gone(guid)
+            if current is not None and current.needs_hashing:
+                raise
+
+    def discard(self, guid: str) -> None:
+        """Removes the bits that the package, as the log has it, no longer needs."""
+        package = self._packages.load(guid)
+        if package.staged is not None and not package.needs_staged_bits:
+            self._staging.discard(package.staged.uri)
+        if not package.needs_blob:
+            self._blobs.delete(blob_key(guid))
+
+    def fail_by_defect(self, guid: str, defect: BaseException, by: Cause) -> None:
+        """Gives a package up for a fault of the service: its bits stay, so it can be resumed."""
+        try:
+            self._packages.fail(
+                guid,
+                "The service could not process the package; its bits are kept. "
+                f"An operator can resume it (request {by.request_id}).",
+                Fault.SERVICE,
+                by,
+                detail=f"{type(defect).__name__}: {defect}"[:1000],
+            )
+        except PackageNotFound:
+            return
+
+    def _unless_gone(self, guid: str) -> Package | None:
+        try:
+            return self._packages.get(guid)
+        except PackageNotFound:
+            return None
+
+    def _fail(self, guid: str, error: str, by: Cause) -> None:
+        try:
+            self._packages.fail(guid, error, Fault.BITS, by)
+        except PackageNotFound:
+            return
+
+    def _store_upload(self, package: Package, by: Cause) -> None:
+        assert package.staged is not None
+        key = blob_key(package.guid)
+        try:
+            with self._staging.open(package.staged) as bits:
+                check_archive(bits, self._limits)
+            stored = self._blobs.store(key, package.staged)
+        except StagedBitsMissing:
+            current = self._unless_gone(package.guid)
+            if current is not None and current.needs_storing:
+                raise
+            return  # another worker stored them, and they were discarded since
+        try:
+            self._packages.record_stored(package.guid, stored, by)
+        except PackageNotFound:
+            self._blobs.delete(key)  # deleted while we stored
+
+    def _store_copy(self, package: Package, by: Cause) -> None:
+        assert package.source_guid is not None
+        source = self._unless_gone(package.source_guid)
+        if source is None:
+            raise BitsAtFault("failed to copy - the source package was deleted")
+        if source.stored is None or source.digests is None or not source.needs_blob:
+            raise BitsAtFault(f"failed to copy - the source package is {source.state}")
+        key = blob_key(package.guid)
+        try:
+            stored = self._blobs.copy(source.stored.key, key)
+        except BlobMissing:
+            current = self._unless_gone(package.source_guid)
+            if current is None or not current.needs_blob:
+                raise BitsAtFault("failed to copy - the source package was deleted") from None
+            raise
+        try:
+            self._packages.record_copied(package.guid, stored, source.digests, by)
+        except PackageNotFound:
+            self._blobs.delete(key)

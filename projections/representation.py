@@ -1,0 +1,71 @@
+"""A package as clients read it: the JSON of the experimental v3 API (October 2015)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from domain.package import Package, PackageState, PackageType
+
+
+@dataclass(frozen=True)
+class PackageView:
+    """What the representation shows of a package."""
+
+    guid: str
+    app_guid: str
+    type: str
+    url: str | None
+    state: str
+    error: str | None
+    sha1: str | None
+    created_at: datetime
+    updated_at: datetime | None
+
+
+def view_of(package: Package) -> PackageView:
+    """What to show of an aggregate, at the version it has."""
+    return PackageView(
+        guid=package.guid,
+        app_guid=package.app_guid,
+        type=package.type,
+        url=package.url,
+        state=package.state,
+        error=package.error,
+        sha1=package.digests.sha1 if package.digests else None,
+        created_at=package.created_on,
+        updated_at=package.modified_on if package.version > Package.INITIAL_VERSION else None,
+    )
+
+
+def represent(view: PackageView) -> dict[str, Any]:
+    """The representation, with its keys in the contract's order."""
+    itself = f"/v3/packages/{segment(view.guid)}"
+    links: dict[str, dict[str, str]] = {"self": {"href": itself}}
+    if view.type == PackageType.BITS:
+        links["upload"] = {"href": f"{itself}/upload", "method": "POST"}
+        links["download"] = {"href": f"{itself}/download", "method": "GET"}
+        links["stage"] = {"href": f"{itself}/droplets", "method": "POST"}
+    links["app"] = {"href": f"/v3/apps/{segment(view.app_guid)}"}
+    return {
+        "guid": view.guid,
+        "type": view.type,
+        "hash": {"type": "sha1", "value": view.sha1},
+        "url": view.url,
+        "state": PackageState(view.state),
+        "error": view.error,
+        "created_at": _timestamp(view.created_at),
+        "updated_at": _timestamp(view.updated_at) if view.updated_at else None,
+        "links": links,
+    }
+
+
+def segment(guid: str) -> str:
+    """A guid as one segment of a path."""
+    return quote(guid, safe="")
+
+
+def _timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,199 @@
+"""The read models of work: what is unfinished, and what was given up (dead letters).
+
+A package's work moves between them: uploaded or copied, it is unfinished; READY, it is in
+neither; failed by a fault of ours, it is a dead letter until it is resumed or deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Index,
+    Table,
+    Text,
+    delete,
+    insert,
+    select,
+    update,
+)
+
+from domain.package import Fault, Package, PackageType
+from domain.ports import LoggedEvent
+from projections.engine import metadata
+
+
+class Step(StrEnum):
+    """The step of work that a package waits for."""
+
+    STORAGE = "storage"
+    HASHING = "hashing"
+
+
+unfinished = Table(
+    "unfinished_packages",
+    metadata,
+    Column("guid", Text, primary_key=True),
+    Column("step", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),  # of the event that asked for the step
+    Column("since", Text, nullable=False),  # that event's time, RFC 3339
+    Column("staged_uri", Text),
+    Index("unfinished_in_order", "position"),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("guid", Text, primary_key=True),
+    Column("step", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("failed_at", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("detail", Text),
+    Column("request_id", Text, nullable=False),
+    Column("staged_uri", Text),
+    Index("dead_letters_in_order", "position"),
+)
+
+
+class WorkProjection:
+    """Keeps both tables: an entry leaves one in the transaction in which it enters the other."""
+
+    name = "work"
+    version = 1
+    tables: Sequence[Table] = (unfinished, dead_letters)
+
+    def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
+        for logged in events:
+            self._apply(connection, logged)
+
+    def _apply(self, connection: Connection, logged: LoggedEvent) -> None:
+        event = logged.event
+        match event:
+            case Package.UploadStarted():
+                self._begin(connection, logged, Step.STORAGE, event.staged_uri)
+            case Package.CopyStarted() if event.type == PackageType.BITS:
+                self._begin(connection, logged, Step.STORAGE, None)
+            case Package.BitsStored():
+                connection.execute(
+                    update(unfinished)
+                    .where(unfinished.c.guid == event.guid)
+                    .values(
+                        step=Step.HASHING,
+                        position=logged.position,
+                        since=event.timestamp.isoformat(),
+                    )
+                )
+            case Package.HashComputed():
+                self._end(connection, unfinished, event.guid)
+            case Package.ProcessingFailed():
+                if event.fault == Fault.SERVICE:
+                    self._give_up(connection, logged, event)
+                self._end(connection, unfinished, event.guid)
+            case Package.ProcessingResumed():
+                row = connection.execute(
+                    select(dead_letters).where(dead_letters.c.guid == event.guid)
+                ).one()
+                self._begin(connection, logged, Step(row.step), row.staged_uri)
+                self._end(connection, dead_letters, event.guid)
+            case Package.Deleted():
+                self._end(connection, unfinished, event.guid)
+                self._end(connection, dead_letters, event.guid)
+
+    @staticmethod
+    def _begin(
+        connection: Connection, logged: LoggedEvent, step: Step, staged_uri: str | None
+    ) -> None:
+        connection.execute(
+            insert(unfinished).values(
+                guid=logged.event.guid,
+                step=step,
+                position=logged.position,
+                since=logged.event.timestamp.isoformat(),
+                staged_uri=staged_uri,
+            )
+        )
+
+    @staticmethod
+    def _give_up(
+        connection: Connection, logged: LoggedEvent, event: Package.ProcessingFailed
+    ) -> None:
+        work = connection.execute(select(unfinished).where(unfinished.c.guid == event.guid)).one()
+        connection.execute(
+            insert(dead_letters).values(
+                guid=event.guid,
+                step=work.step,
+                position=logged.position,
+                failed_at=event.timestamp.isoformat(),
+                error=event.error,
+                detail=event.detail,
+                request_id=event.request_id,
+                staged_uri=work.staged_uri,
+            )
+        )
+
+    @staticmethod
+    def _end(connection: Connection, table: Table, guid: str) -> None:
+        connection.execute(delete(table).where(table.c.guid == guid))
+
+
+@dataclass(frozen=True)
+class UnfinishedWork:
+    guid: str
+    step: Step
+    position: int
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    guid: str
+    step: Step
+    failed_at: str
+    error: str
+    detail: str | None
+    request_id: str
+
+
+class WorkReadModel:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def unfinished(self) -> list[UnfinishedWork]:
+        """All unfinished work, the oldest first."""
+        query = select(unfinished.c.guid, unfinished.c.step, unfinished.c.position)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(unfinished.c.position)).all()
+        return [UnfinishedWork(row.guid, Step(row.step), row.position) for row in rows]
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """All that was given up by a fault of ours, the oldest first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(dead_letters).order_by(dead_letters.c.position)).all()
+        return [
+            DeadLetter(
+                row.guid, Step(row.step), row.failed_at, row.error, row.detail, row.request_id
+            )
+            for row in rows
+        ]
+
+    def staged_uris(self) -> Iterable[str]:
+        """What is named in staging by work that may still need it."""
+        with self._engine.connect() as connection:
+            for table in (unfinished, dead_letters):
+                query = select(table.c.staged_uri).where(table.c.staged_uri.is_not(None))
+                yield from connection.scalars(query).all()
+
+    def guids(self) -> set[str]:
+        """The packages whose work is unfinished or was given up."""
+        with self._engine.connect() as connection:
+            return {
+                guid
+                for table in (unfinished, dead_letters)
+                for guid in connection.scalars(select(table.c.guid))
+            }
