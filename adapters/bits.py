@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,15 @@ class FileBits:
     def fileno(self) -> int:
         return self._descriptor
 
+    def file_at(self, start: int) -> io.FileIO:
+        """The open file, standing at byte `start` of the bits; closing it is the caller's."""
+        file = io.FileIO(self._descriptor, "rb", closefd=True)
+        file.seek(self._offset + start)
+        return file
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
     def __enter__(self) -> Self:
         return self
 
@@ -51,7 +61,7 @@ class FileBits:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        os.close(self._descriptor)
+        self.close()
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from adapters.event_store.sqlite import LOCK_TIMEOUT
 
@@ -27,6 +27,7 @@ def _engine(path: str, begin: str) -> Engine:
         creator=lambda: sqlite3.connect(
             path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
         ),
+        poolclass=QueuePool,
         pool_size=8,
         max_overflow=32,
         pool_timeout=2,

@@ -79,3 +79,6 @@ class EventLog(Protocol):
 
     def wait(self, after: int, timeout: float) -> None:
         """Returns when there may be events behind `after`, or after `timeout` seconds."""
+
+    def wake(self) -> None:
+        """Makes those of this process who wait return now."""

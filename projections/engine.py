@@ -85,6 +85,10 @@ class Projector:
         """The log's position up to which every read model is there."""
         return self._position
 
+    @property
+    def names(self) -> list[str]:
+        return [projection.name for projection in self._projections]
+
     def prepare(self) -> None:
         """Makes the tables; empties read models that were built by another version."""
         with self._transaction() as connection:
@@ -148,6 +152,7 @@ class Projector:
 
     def stop(self) -> None:
         self._stopping.set()
+        self._log.wake()
         if self._thread is not None:
             self._thread.join()
 
@@ -169,6 +174,7 @@ class Projector:
 
     def _step(self) -> bool:
         """Applies the next batch; whether there was one."""
+        asked_at = time.monotonic()
         events: Sequence[LoggedEvent] = []
         if self._position:  # known: nothing to ask the database first
             events = self._log.read(self._position, BATCH)
@@ -185,6 +191,8 @@ class Projector:
                     projection.apply(connection, fresh)
                     self._set_position(connection, projection, fresh[-1].position)
         self._advance(events[-1].position if events else start)
+        if len(events) < BATCH:
+            self._level_at = asked_at
         return bool(events)
 
     def _advance(self, position: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -152,10 +153,8 @@ class Consumer:
             )
             with consumer:
                 while not self._stopping.is_set():
-                    try:
+                    with contextlib.suppress(TimeoutError):
                         connection.drain_events(timeout=1)
-                    except TimeoutError:
-                        pass
                     self._acknowledge()
 
     def _acknowledge(self) -> None:

@@ -7,6 +7,7 @@ that is why the log, and not a queue, says what is unfinished.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import threading
@@ -36,14 +37,15 @@ class _Wakeups:
             self.count += 1
             self._condition.notify_all()
 
-    def wait(self, seen: int, timeout: float | None) -> None:
+    def wait(self, seen: int, timeout: float | None) -> bool:
+        """Whether there was one after the `seen` first, within `timeout` seconds."""
         with self._condition:
-            self._condition.wait_for(lambda: self.count > seen, timeout)
+            return self._condition.wait_for(lambda: self.count > seen, timeout)
 
 
 def _transport_class(wakeups: _Wakeups) -> type[memory.Transport]:
     class Channel(memory.Channel):
-        queues: dict[str, Any] = {}  # noqa: RUF012 - one dict for all channels of this class
+        queues: dict[str, Any] = {}
         events: defaultdict[str, set[Any]] = defaultdict(set)
 
         def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
@@ -58,27 +60,15 @@ def _transport_class(wakeups: _Wakeups) -> type[memory.Transport]:
         global_state = BrokerState()
 
         def drain_events(self, connection: Any, timeout: float | None = None) -> None:
-            deadline = None if timeout is None else time.monotonic() + timeout
-            while True:
-                seen = wakeups.count
-                try:
+            """Delivers one message; returns without one if woken for another reason."""
+            seen = wakeups.count
+            try:
+                self.cycle.get(self._deliver, timeout=timeout)
+            except Empty:
+                if not wakeups.wait(seen, timeout):
+                    raise TimeoutError from None
+                with contextlib.suppress(Empty):
                     self.cycle.get(self._deliver, timeout=timeout)
-                    return
-                except Empty:
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        raise TimeoutError from None
-                    wakeups.wait(seen, left)
-                    if wakeups.count > seen and self._nothing_ready():
-                        return
-
-        def _nothing_ready(self) -> bool:
-            """Woken for another reason than a message: let the caller look around."""
-            return all(
-                not channel._size(queue)
-                for channel in self.channels
-                for queue in channel._active_queues
-            )
 
     Transport.Channel = Channel
     return Transport

@@ -81,6 +81,7 @@ class Relay:
 
     def stop(self) -> None:
         self._stopping.set()
+        self._log.wake()
         self._thread.join()
 
     def _follow(self) -> None:

@@ -130,7 +130,7 @@ class WorkHandler:
             self._processing.hash(heard.guid, heard.cause)
         logger.info(
             "work done",
-            extra={"step": self._step, "event": heard.type, "package": heard.guid},
+            extra={"step": self._step, "trigger": heard.type, "package": heard.guid},
         )
 
     def _after_failure(
@@ -159,7 +159,7 @@ class WorkHandler:
             try:
                 self._processing.fail_by_defect(heard.guid, error, heard.cause)
                 return None
-            except Exception as unwritten:  # noqa: BLE001 - classified: the log may be away
+            except Exception as unwritten:
                 if classify(unwritten) is Failure.DEFECT:
                     logger.exception("package %s can't be given up", heard.guid)
                     return None

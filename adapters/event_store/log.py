@@ -19,6 +19,8 @@ class Recorder(Protocol):
 
     def wait_for_append(self, appends: int, timeout: float) -> None: ...
 
+    def wake(self) -> None: ...
+
     def max_notification_id(self) -> int | None: ...
 
     def select_notifications(
@@ -50,3 +52,6 @@ class RecordedLog:
         appends = self._recorder.appends
         if self.head() <= after:
             self._recorder.wait_for_append(appends, timeout)
+
+    def wake(self) -> None:
+        self._recorder.wake()

@@ -82,10 +82,14 @@ class SQLiteRecorder(SQLiteApplicationRecorder):
         self, stored_events: Sequence[StoredEvent], **kwargs: Any
     ) -> Sequence[int] | None:
         positions = super().insert_events(stored_events, **kwargs)
+        self.wake()
+        return positions
+
+    def wake(self) -> None:
+        """Wakes whoever waits for an append."""
         with self._appended:
             self._appends += 1
             self._appended.notify_all()
-        return positions
 
     @property
     def appends(self) -> int:

@@ -227,5 +227,8 @@ class LocalStaging:
             if (linked.st_dev, linked.st_ino) != (status.st_dev, status.st_ino):
                 target.unlink()
                 raise BitsPathInvalid(str(origin), "was replaced while it was taken")
+            if linked.st_nlink != 2:
+                target.unlink()
+                raise BitsPathInvalid(str(origin), "is being taken by another upload")
             os.fdatasync(source)
         sync_folder(self.folder)

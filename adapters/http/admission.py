@@ -1,0 +1,106 @@
+"""Decides about an upload when only its headers are in: before its body costs anything."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+
+import falcon
+
+from adapters.http.answers import answer_to, is_ours, new_request_id
+from adapters.http.authentication import Authenticator
+from adapters.http.server.body import SmallBody, UploadBody
+from adapters.http.server.parser import SMALL_BODY, Admitted, Refused, RequestHead
+from adapters.staging.local import LocalStaging
+from adapters.tokens import Caller, Scope
+from domain.errors import NoBitsInForm, UploadsDisabled, UploadTooLarge
+from domain.service import PackageService
+
+logger = logging.getLogger("packtrail.http")
+
+MULTIPART = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
+FORM_OVERHEAD = 64 * 1024  # bytes that a form may add to the bits
+_UPLOAD = re.compile(r"/v3/packages/([^/]+)/upload")
+
+
+@dataclass(frozen=True)
+class UploadRules:
+    """What uploads must keep to. `max_size` is in bytes, of the bits alone."""
+
+    max_size: int
+    enabled: bool = True
+
+    def check_enabled(self, caller: Caller) -> None:
+        """Raises `UploadsDisabled`."""
+        if not (self.enabled or caller.is_admin):
+            raise UploadsDisabled
+
+
+def form_of(content_type: str) -> str:
+    """Which of the two forms an upload has. Raises `NoBitsInForm`."""
+    kind = falcon.parse_header(content_type)[0].lower()
+    if kind not in (MULTIPART, URLENCODED):
+        raise NoBitsInForm(f"an upload is {MULTIPART} or {URLENCODED}, not {kind[:100]!r}")
+    return kind
+
+
+class UploadAdmission:
+    """The server's `Admission`.
+
+    The checks come in the contract's order as far as the headers tell. Whether a multipart
+    form holds bits they don't tell, and the contract asks that before it looks for the
+    package. So a body that is small is let in and answered in order; a larger one, or one
+    that waits for "100 Continue", is refused at once if its package can't take it.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        packages: PackageService,
+        staging: LocalStaging,
+        rules: UploadRules,
+    ) -> None:
+        self._authenticator = authenticator
+        self._packages = packages
+        self._staging = staging
+        self._rules = rules
+
+    def concerns(self, head: RequestHead) -> bool:
+        return head.method == "POST" and _UPLOAD.fullmatch(head.path) is not None
+
+    def decide(self, head: RequestHead) -> Admitted | Refused:
+        request_id = new_request_id(
+            head.headers.get("X_VCAP_REQUEST_ID"), head.headers.get("X_REQUEST_ID")
+        )
+        try:
+            return Admitted(self._admit(head), request_id)
+        except Exception as error:
+            answer = answer_to(error)
+            if is_ours(answer):
+                logger.exception("an upload can't be taken", extra={"request_id": request_id})
+            return Refused(answer, request_id)
+
+    def _admit(self, head: RequestHead) -> UploadBody | SmallBody:
+        caller = self._authenticator.authenticate(head.headers.get("AUTHORIZATION"), Scope.WRITE)
+        self._rules.check_enabled(caller)
+        form = form_of(head.headers.get("CONTENT_TYPE", ""))
+        if form == URLENCODED:
+            if (head.declared_length or 0) > SMALL_BODY:
+                raise UploadTooLarge(SMALL_BODY)
+            return SmallBody(SMALL_BODY)
+        limit = self._rules.max_size + FORM_OVERHEAD
+        if head.declared_length is not None and head.declared_length > limit:
+            raise UploadTooLarge(self._rules.max_size)
+        small = head.declared_length is not None and head.declared_length <= SMALL_BODY
+        if head.expects_continue or not small:
+            match = _UPLOAD.fullmatch(head.path)
+            assert match is not None
+            self._packages.check_upload(_as_text(match[1]))
+        return UploadBody(self._staging.create(), limit)
+
+
+def _as_text(wsgi: str) -> str:
+    """A path's segment: its bytes are UTF-8, handed over as Latin-1 (PEP 3333)."""
+    return wsgi.encode("latin-1").decode("utf-8", "replace")

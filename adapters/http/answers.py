@@ -1,0 +1,151 @@
+"""Answers as the contract has them: JSON, its headers, and every refusal in one table."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from eventsourcing.persistence import PersistenceError
+from sqlalchemy.exc import SQLAlchemyError
+
+from adapters.http import faults
+from domain import errors
+
+JSON_TYPE = "application/json;charset=utf-8"
+REQUEST_ID_HEADER = "X-VCAP-Request-ID"
+_CALLERS_REQUEST_ID = re.compile(r"[A-Za-z0-9:._-]{1,200}")
+RETRY_AFTER = "1"  # seconds
+
+
+def new_request_id(vcap_request_id: str | None, request_id: str | None) -> str:
+    """A new UUID, behind the caller's own id if it sent one that is fit to be logged."""
+    callers = vcap_request_id or request_id
+    if callers and _CALLERS_REQUEST_ID.fullmatch(callers):
+        return f"{callers}::{uuid4()}"
+    return str(uuid4())
+
+
+def pretty_json(value: Any) -> bytes:
+    """JSON as every answer carries it: UTF-8, indented by two spaces, no newline at the end."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2)
+
+
+@dataclass(frozen=True)
+class ErrorAnswer:
+    """A refusal as the client gets it. `status` is the HTTP status code."""
+
+    status: int
+    code: int
+    error_code: str
+    description: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def body(self) -> bytes:
+        return pretty_json(
+            {"code": self.code, "description": self.description, "error_code": self.error_code}
+        )
+
+
+def not_found(what: str) -> ErrorAnswer:
+    return ErrorAnswer(404, 10010, "CF-ResourceNotFound", f"{what} not found")
+
+
+def unprocessable(reason: str, status: int = 422) -> ErrorAnswer:
+    return ErrorAnswer(
+        status, 10008, "CF-UnprocessableEntity", f"The request is semantically invalid: {reason}"
+    )
+
+
+def unparsable(reason: str, status: int = 400) -> ErrorAnswer:
+    return ErrorAnswer(
+        status, 1001, "CF-MessageParseError", f"Request invalid due to parse error: {reason}"
+    )
+
+
+NOT_AUTHENTICATED = ErrorAnswer(401, 10002, "CF-NotAuthenticated", "Authentication error")
+INVALID_TOKEN = ErrorAnswer(401, 1000, "CF-InvalidAuthToken", "Invalid Auth Token")
+NOT_AUTHORIZED = ErrorAnswer(
+    403, 10003, "CF-NotAuthorized", "You are not authorized to perform the requested action"
+)
+FEATURE_DISABLED = ErrorAnswer(
+    403, 330002, "CF-FeatureDisabled", "Feature Disabled: app_bits_upload"
+)
+UNKNOWN_REQUEST = ErrorAnswer(404, 10000, "CF-NotFound", "Unknown request")
+ALREADY_UPLOADED = ErrorAnswer(
+    400,
+    150004,
+    "CF-PackageBitsAlreadyUploaded",
+    "Bits may be uploaded only once. Create a new package to upload different bits.",
+)
+UNKNOWN_ERROR = ErrorAnswer(500, 10001, "UnknownError", "An unknown error occurred.")
+DATABASE_ERROR = ErrorAnswer(
+    503, 10011, "CF-DatabaseError", "Database error", {"Retry-After": RETRY_AFTER}
+)
+NO_ROOM = ErrorAnswer(507, 10001, "UnknownError", "There is no room to store the upload.")
+NO_BITS_IN_FORM = unprocessable("Bits path An application zip file must be uploaded")
+TYPE_MUST_BE_BITS = unprocessable("Package type must be bits.")
+
+_TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
+    (faults.UnknownRequest, lambda e: UNKNOWN_REQUEST),
+    (faults.NotAuthenticated, lambda e: NOT_AUTHENTICATED),
+    (faults.InvalidToken, lambda e: INVALID_TOKEN),
+    (faults.NotAuthorized, lambda e: NOT_AUTHORIZED),
+    (faults.UnparsableBody, lambda e: unparsable(str(e))),
+    (
+        faults.BadQuery,
+        lambda e: ErrorAnswer(
+            400, 10005, "CF-BadQueryParameter", f"The query parameter is invalid: {e}"
+        ),
+    ),
+    (faults.ReadModelBehind, lambda e: DATABASE_ERROR),
+    (
+        faults.RangeNotSatisfiable,
+        lambda e: ErrorAnswer(
+            416,
+            10008,
+            "CF-UnprocessableEntity",
+            f"The request is semantically invalid: the package has {e.size} bytes",
+            {"Content-Range": f"bytes */{e.size}"},
+        ),
+    ),
+    (errors.UploadsDisabled, lambda e: FEATURE_DISABLED),
+    (errors.PackageNotFound, lambda e: not_found("Package")),
+    (errors.InvalidPackage, lambda e: unprocessable(", ".join(e.faults))),
+    (errors.BitsAlreadyUploaded, lambda e: ALREADY_UPLOADED),
+    (errors.PackageTypeNotBits, lambda e: TYPE_MUST_BE_BITS),
+    (errors.PackageNotReady, lambda e: unprocessable("Package has no bits to download.")),
+    (errors.SourceNotReady, lambda e: unprocessable("Source package must be READY")),
+    (
+        errors.SourceAppIsDestination,
+        lambda e: unprocessable("Source and destination app cannot be the same"),
+    ),
+    (errors.NoBitsInForm, lambda e: NO_BITS_IN_FORM),
+    (errors.BitsPathInvalid, lambda e: unprocessable("Bits path is invalid")),
+    (
+        errors.UploadTooLarge,
+        lambda e: unprocessable(f"The upload is larger than {e.limit} bytes, the limit", 413),
+    ),
+    (errors.NoRoomForUpload, lambda e: NO_ROOM),
+    (PersistenceError, lambda e: DATABASE_ERROR),
+    (SQLAlchemyError, lambda e: DATABASE_ERROR),
+]
+
+
+def answer_to(error: BaseException) -> ErrorAnswer:
+    """What a client is told of an error; never more than `UNKNOWN_ERROR` of a fault of ours."""
+    for kind, answer in _TABLE:
+        if isinstance(error, kind):
+            return answer(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return NO_ROOM
+    return UNKNOWN_ERROR
+
+
+def is_ours(answer: ErrorAnswer) -> bool:
+    """Whether an operator must see in the log what was behind the answer."""
+    return answer.status >= 500

@@ -1,0 +1,132 @@
+"""The Falcon application: its routes, and what holds for every request."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import falcon
+
+from adapters import context
+from adapters.http.admission import UploadRules
+from adapters.http.answers import (
+    JSON_TYPE,
+    REQUEST_ID_HEADER,
+    UNKNOWN_REQUEST,
+    answer_to,
+    is_ours,
+    new_request_id,
+    unparsable,
+)
+from adapters.http.authentication import Authenticator
+from adapters.http.download import Blobs, Download
+from adapters.http.faults import UnknownRequest
+from adapters.http.freshness import Freshness
+from adapters.http.health import Alive, Part, Ready, Root
+from adapters.http.packages import AllPackages, Commands, OnePackage, PackagesOfApp, Queries
+from adapters.http.upload import Upload
+from adapters.staging.local import LocalStaging
+from domain.service import PackageService
+from projections.packages import PackageReadModel
+
+logger = logging.getLogger("packtrail.http")
+
+
+class RequestMiddleware:
+    """Gives each request its id, lets it in by its token, and logs how it went."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        req.context.started = time.monotonic()
+        req.context.request_id = req.env.get("packtrail.request_id") or new_request_id(
+            req.get_header(REQUEST_ID_HEADER), req.get_header("X-Request-ID")
+        )
+        context.request_id.set(req.context.request_id)
+        resp.set_header(REQUEST_ID_HEADER, req.context.request_id)
+        resp.set_header("X-Content-Type-Options", "nosniff")
+
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, resource: Any, params: dict[str, Any]
+    ) -> None:
+        if not hasattr(resource, f"on_{req.method.lower()}"):
+            raise UnknownRequest  # the contract knows no 405, and no OPTIONS
+        scopes = getattr(resource, "scopes", None)
+        if scopes is not None:
+            req.context.caller = self._authenticator.authenticate(
+                req.get_header("Authorization"), scopes[req.method]
+            )
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
+    ) -> None:
+        caller = getattr(req.context, "caller", None)
+        logger.info(
+            "request",
+            extra={
+                "method": req.method,
+                "path": req.path,
+                "status": resp.status_code,
+                "ms": round((time.monotonic() - req.context.started) * 1000, 1),
+                "user": caller.guid if caller else None,
+            },
+        )
+
+
+def create_app(
+    *,
+    authenticator: Authenticator,
+    packages: PackageService,
+    read_model: PackageReadModel,
+    freshness: Freshness,
+    staging: LocalStaging,
+    blobs: Blobs,
+    rules: UploadRules,
+    parts: Mapping[str, Part],
+    version: str,
+) -> falcon.App[falcon.Request, falcon.Response]:
+    """The application, made of the parts it is given."""
+    commands = Commands(packages, freshness)
+    queries = Queries(read_model, freshness)
+    app = falcon.App(middleware=[RequestMiddleware(authenticator)])
+    app.add_route("/", Root(version))
+    app.add_route("/healthz", Alive())
+    app.add_route("/readyz", Ready(parts))
+    app.add_route("/v3/packages", AllPackages(queries))
+    app.add_route("/v3/packages/{guid}", OnePackage(commands, queries))
+    app.add_route("/v3/packages/{guid}/upload", Upload(commands, staging, rules))
+    app.add_route("/v3/packages/{guid}/download", Download(queries, blobs))
+    app.add_route("/v3/apps/{guid}/packages", PackagesOfApp(commands, queries))
+    app.add_error_handler(Exception, _answer_error)
+    app.add_error_handler(falcon.HTTPError, _answer_falcon_error)
+    return app
+
+
+def _answer_error(
+    req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
+) -> None:
+    answer = answer_to(error)
+    if is_ours(answer):
+        logger.error("a request failed: %s", error, exc_info=error)
+    _answer(resp, answer)
+
+
+def _answer_falcon_error(
+    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]
+) -> None:
+    unknown = error.status_code in (404, 405)
+    _answer(resp, UNKNOWN_REQUEST if unknown else unparsable(error.title or "bad request"))
+
+
+def _answer(resp: falcon.Response, answer: Any) -> None:
+    resp.status = answer.status
+    resp.content_type = JSON_TYPE
+    resp.data = answer.body()
+    resp.stream = None
+    resp.delete_header("ETag")
+    resp.delete_header("Accept-Ranges")
+    for name, value in answer.headers.items():
+        resp.set_header(name, value)

@@ -1,0 +1,98 @@
+"""The download resource: a package's bits, whole or a range of them (RFC 9110)."""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+from urllib.parse import quote
+
+import falcon
+
+from adapters.bits import FileBits
+from adapters.http.faults import RangeNotSatisfiable
+from adapters.http.packages import Queries
+from adapters.tokens import Scope
+from domain.errors import PackageNotFound, PackageNotReady, PackageTypeNotBits
+from domain.package import PackageState, PackageType
+
+_RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII)
+
+
+class Blobs(Protocol):
+    def open(self, key: str) -> FileBits: ...
+
+
+class Download:
+    """`/v3/packages/:guid/download`"""
+
+    scopes = {"GET": Scope.READ}
+
+    def __init__(self, queries: Queries, blobs: Blobs) -> None:
+        self._queries = queries
+        self._blobs = blobs
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
+        row = self._queries.packages().find(guid)
+        if row is None:
+            raise PackageNotFound(guid)
+        if row.view.type != PackageType.BITS:
+            raise PackageTypeNotBits(guid, row.view.type)
+        if row.view.state != PackageState.READY or row.blob_key is None:
+            raise PackageNotReady(guid, row.view.state)
+        etag = f'"{row.sha256}"'
+        resp.set_headers({"ETag": etag, "Accept-Ranges": "bytes"})
+        if _matches(req.get_header("If-None-Match"), etag):
+            resp.status = falcon.HTTP_304
+            return
+        bits = self._blobs.open(row.blob_key)
+        asked = req.get_header("Range")
+        if req.get_header("If-Range", default=etag) != etag:
+            asked = None
+        try:
+            span = byte_range(asked, bits.size)
+        except RangeNotSatisfiable:
+            bits.close()
+            raise
+        start, length = (0, bits.size) if span is None else span
+        if span is not None:
+            resp.status = falcon.HTTP_206
+            resp.set_header("Content-Range", f"bytes {start}-{start + length - 1}/{bits.size}")
+        resp.content_type = "application/zip"
+        resp.set_header("Content-Disposition", attachment(row.file_name or f"{guid}.zip"))
+        resp.set_stream(bits.file_at(start), length)
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """The offset and length that a Range header asks for; None for all of it.
+
+    A header that is malformed or asks for several ranges is ignored, as RFC 9110 allows.
+    Raises `RangeNotSatisfiable`.
+    """
+    match = _RANGE.fullmatch(header or "")
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if not first:
+        start, end = max(0, size - int(last)), size - 1
+        if not int(last):
+            raise RangeNotSatisfiable(size)
+    else:
+        start, end = int(first), min(int(last) if last else size - 1, size - 1)
+        if last and int(last) < int(first):
+            return None
+    if start >= size:
+        raise RangeNotSatisfiable(size)
+    return start, end - start + 1
+
+
+def attachment(file_name: str) -> str:
+    """A Content-Disposition with the file's name: plain for old clients, and exact (RFC 6266)."""
+    plain = re.sub(r'[^ !#-\[\]-~]|["\\%]', "_", file_name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
+
+
+def _matches(if_none_match: str | None, etag: str) -> bool:
+    if if_none_match is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in tags or "*" in tags

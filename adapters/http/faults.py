@@ -1,0 +1,39 @@
+"""Refusals that only HTTP knows: of the request itself, before the domain is asked."""
+
+from __future__ import annotations
+
+
+class UnknownRequest(Exception):
+    """No route has this path and method."""
+
+
+class NotAuthenticated(Exception):
+    """There is no bearer token."""
+
+
+class InvalidToken(Exception):
+    """The token is not one that we accept."""
+
+
+class NotAuthorized(Exception):
+    """The token lacks the scope."""
+
+
+class UnparsableBody(Exception):
+    """The body is not the JSON object that it should be."""
+
+
+class BadQuery(Exception):
+    """A query parameter is wrong; the text says which and why."""
+
+
+class ReadModelBehind(Exception):
+    """The read model lags behind the log: an answer from it might be stale."""
+
+
+class RangeNotSatisfiable(Exception):
+    """A range that begins behind the last byte."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"there are {size} bytes")
+        self.size = size

@@ -1,0 +1,33 @@
+"""You read what you wrote: reads wait for the read model, a little, and never answer stale."""
+
+from __future__ import annotations
+
+from adapters.http.faults import ReadModelBehind
+from domain.ports import EventLog
+from projections.engine import Projector
+
+BOUND = 1.5  # seconds that a request waits for the read model
+
+
+class Freshness:
+    def __init__(self, projector: Projector, log: EventLog, bound: float = BOUND) -> None:
+        self._projector = projector
+        self._log = log
+        self._bound = bound
+
+    def after(self, position: int | None) -> None:
+        """Waits until the read model has what a command wrote. It has succeeded either way."""
+        if position is not None:
+            self._projector.wait_for(position, self._bound)
+
+    def require(self) -> None:
+        """Waits until the read model has all that the log had. Raises `ReadModelBehind`.
+
+        A read model that has been behind for longer than the bound is refused at once.
+        """
+        head = self._log.head()
+        if self._projector.position >= head:
+            return
+        left = self._bound - self._projector.seconds_behind()
+        if left <= 0 or not self._projector.wait_for(head, left):
+            raise ReadModelBehind

@@ -1,0 +1,139 @@
+"""Finds the bits in a multipart/form-data body (RFC 7578) that lies in staging.
+
+The body is searched, not copied: the answer is where in it the bits are.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import unquote
+
+import falcon
+
+from domain.errors import NoBitsInForm
+
+FIELD = "bits"
+MAX_PARTS = 100
+MAX_PART_HEADERS = 16 * 1024  # bytes
+MAX_FILE_NAME = 255  # characters
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+_BLOCK = 1 << 20  # bytes searched at a time
+
+
+class Body(Protocol):
+    size: int
+
+    def read_at(self, offset: int, length: int) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """Where a file lies in the body, in bytes, and the name its sender gave it."""
+
+    offset: int
+    length: int
+    file_name: str | None
+
+
+def boundary_of(content_type: str) -> bytes:
+    """The boundary that a Content-Type declares. Raises `NoBitsInForm`."""
+    _, parameters = falcon.parse_header(content_type)
+    boundary = parameters.get("boundary", "")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise NoBitsInForm(f"the boundary {boundary[:100]!r} is not one")
+    return boundary.encode("ascii")
+
+
+def find_bits(body: Body, boundary: bytes) -> FilePart:
+    """The first file part named `bits`. Raises `NoBitsInForm`."""
+    for number, (headers, offset, length) in enumerate(_parts(body, b"--" + boundary)):
+        if number == MAX_PARTS:
+            raise NoBitsInForm(f"the form has more than {MAX_PARTS} parts")
+        name, file_name = _disposition(headers)
+        if name == FIELD and file_name is not None:
+            return FilePart(offset, length, plain_file_name(file_name))
+    raise NoBitsInForm(f"the form has no file part named {FIELD}")
+
+
+def plain_file_name(name: str) -> str | None:
+    """A name that a sender gave, without folders and control characters; None if none is left."""
+    last = re.split(r"[/\\]", name)[-1]
+    kept = "".join(c for c in last if unicodedata.category(c)[0] != "C").strip()
+    return kept[:MAX_FILE_NAME] or None
+
+
+def _parts(body: Body, delimiter: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Each part's headers, and the offset and length of its content."""
+    if body.read_at(0, len(delimiter)) == delimiter and _is_line_end(body, len(delimiter)):
+        at = len(delimiter)
+    else:
+        at = _find_delimiter(body, delimiter, 0) + len(delimiter) + 2
+    while body.read_at(at, 2) != b"--":
+        at += len(_line_end(body, at))
+        # the headers' first line may be the empty one: look from the line end before it
+        head = body.read_at(at - 2, MAX_PART_HEADERS)
+        end = head.find(b"\r\n\r\n")
+        if end < 0:
+            raise NoBitsInForm("a part's headers do not end")
+        offset = at - 2 + end + 4
+        next_delimiter = _find_delimiter(body, delimiter, offset - 2)
+        yield head[2:end], offset, max(0, next_delimiter - offset)
+        at = next_delimiter + 2 + len(delimiter)
+
+
+def _find_delimiter(body: Body, delimiter: bytes, start: int) -> int:
+    """Where the next CRLF with a delimiter behind it begins. Raises `NoBitsInForm`."""
+    line = b"\r\n" + delimiter
+    at = start
+    while True:
+        at = _find(body, line, at)
+        if at < 0:
+            raise NoBitsInForm("the form breaks off before its closing boundary")
+        if _is_line_end(body, at + len(line)) or body.read_at(at + len(line), 2) == b"--":
+            return at
+        at += 1
+
+
+def _find(body: Body, needle: bytes, start: int) -> int:
+    while start < body.size:
+        block = body.read_at(start, _BLOCK + len(needle) - 1)
+        index = block.find(needle)
+        if index >= 0:
+            return start + index
+        start += _BLOCK
+    return -1
+
+
+def _line_end(body: Body, at: int) -> bytes:
+    """The padding and CRLF that end a delimiter's line; empty if something else is there."""
+    match = re.match(rb"[ \t]*\r\n", body.read_at(at, 256))
+    return match.group() if match else b""
+
+
+def _is_line_end(body: Body, at: int) -> bool:
+    return bool(_line_end(body, at))
+
+
+def _disposition(headers: bytes) -> tuple[str | None, str | None]:
+    """The field's name and the file's name in a part's headers."""
+    unfolded = re.sub(r"\r\n[ \t]+", " ", headers.decode("utf-8", "replace"))
+    for line in unfolded.split("\r\n"):
+        header, _, value = line.partition(":")
+        if header.strip().lower() == "content-disposition":
+            kind, parameters = falcon.parse_header(value.strip())
+            if kind.lower() != "form-data":
+                return None, None
+            return parameters.get("name"), _file_name(parameters)
+    return None, None
+
+
+def _file_name(parameters: dict[str, str]) -> str | None:
+    extended = parameters.get("filename*")
+    if extended is not None and extended.lower().startswith("utf-8'"):
+        return unquote(extended.split("'", 2)[-1], errors="replace")
+    name = parameters.get("filename")
+    return None if name is None else name.replace("%22", '"')

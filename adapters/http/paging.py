@@ -1,0 +1,70 @@
+"""Lists, a page at a time: the query's parameters, and the links between pages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from adapters.http.faults import BadQuery
+
+DEFAULT_PER_PAGE = 50
+MAX_PER_PAGE = 5000
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Paging:
+    """Which page is asked for (they count from 1), and how many entries it has."""
+
+    page: int = 1
+    per_page: int = DEFAULT_PER_PAGE
+
+    @classmethod
+    def of_query(cls, query: str) -> Paging:
+        """Raises `BadQuery`, with all that is wrong."""
+        values = dict(parse_qsl(query, keep_blank_values=True))
+        reasons = []
+        unknown = [name for name in values if name not in ("page", "per_page")]
+        if unknown:
+            names = ", ".join(f"'{name}'" for name in unknown)
+            reasons.append(f"Unknown query parameter(s): {names}")
+        per_page = _number(values, "per_page", "Per page", DEFAULT_PER_PAGE, reasons)
+        if per_page > MAX_PER_PAGE:
+            reasons.append(f"Per page must be between 1 and {MAX_PER_PAGE}")
+        page = _number(values, "page", "Page", 1, reasons)
+        if reasons:
+            raise BadQuery(", ".join(reasons))
+        return cls(page, per_page)
+
+    def render(self, path: str, total: int, resources: list[Any]) -> dict[str, Any]:
+        """The page as the contract has it; `total` counts the entries of all pages."""
+        last = max(1, -(-total // self.per_page))
+        return {
+            "pagination": {
+                "total_results": total,
+                "first": self._link(path, 1),
+                "last": self._link(path, last),
+                "next": self._link(path, self.page + 1) if self.page < last else None,
+                "previous": self._link(path, self.page - 1) if self.page > 1 else None,
+            },
+            "resources": resources,
+        }
+
+    def _link(self, path: str, page: int) -> dict[str, str]:
+        return {"href": f"{path}?{urlencode({'page': page, 'per_page': self.per_page})}"}
+
+
+def _number(values: dict[str, str], name: str, label: str, default: int, reasons: list[str]) -> int:
+    text = values.get(name)
+    if text is None:
+        return default
+    if not _NUMBER.fullmatch(text.strip()):
+        reasons.append(f"{label} is not a number")
+        return default
+    number = int(text)
+    if number < 1:
+        reasons.append(f"{label} must be greater than 0")
+        return default
+    return number

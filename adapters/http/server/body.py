@@ -1,0 +1,92 @@
+"""Where a request's body goes: an upload's into staging, any other into bounded memory."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from waitress.buffers import OverflowableBuffer
+
+from domain.errors import UploadTooLarge
+from domain.package import StagedBits
+
+
+class StagedBody(Protocol):
+    """A body that was received into staging: written, sealed, or abandoned."""
+
+    uri: str
+    size: int
+
+    def write(self, data: bytes | memoryview) -> None: ...
+
+    def read_at(self, offset: int, length: int) -> bytes: ...
+
+    def seal(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+class UploadBody:
+    """The buffer of an upload (waitress's buffer seam): each piece goes to staging at once.
+
+    Whoever handles the request takes the body with `keep`; if nobody did, it is removed
+    when the request is closed.
+    """
+
+    def __init__(self, staged: StagedBody, limit: int) -> None:
+        self.staged = staged
+        self._limit = limit
+        self._kept = False
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Raises `UploadTooLarge`; `OSError`."""
+        if self.staged.size + len(data) > self._limit:
+            raise UploadTooLarge(self._limit)
+        self.staged.write(data)
+
+    def bits(self, offset: int, length: int) -> StagedBits:
+        return StagedBits(self.staged.uri, offset, length)
+
+    def keep(self) -> None:
+        """From here on the log may name the body: only the sweep may remove it."""
+        self._kept = True
+
+    def let_go(self) -> None:
+        """The upload was refused: nothing names the body."""
+        self._kept = False
+
+    def close(self) -> None:
+        if self._kept:
+            self.staged.close()
+        else:
+            self.staged.abandon()
+
+    def __len__(self) -> int:
+        return self.staged.size
+
+    def getfile(self) -> EmptyFile:
+        return EmptyFile()
+
+
+class SmallBody(OverflowableBuffer):  # type: ignore[misc]
+    """A body that stays in memory, because it may not be large. Raises `UploadTooLarge`."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit + 1)
+        self._limit = limit
+
+    def append(self, data: bytes | memoryview) -> None:
+        if len(self) + len(data) > self._limit:
+            raise UploadTooLarge(self._limit)
+        super().append(bytes(data))
+
+
+class EmptyFile:
+    """What `wsgi.input` is of an upload: its body is in staging, and not to be read."""
+
+    def read(self, size: int = -1) -> bytes:
+        return b""
+
+    def readline(self, size: int = -1) -> bytes:
+        return b""

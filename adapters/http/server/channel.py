@@ -1,0 +1,269 @@
+"""A client's connection: waitress's channel, with the decision at the headers.
+
+Everything here runs in the I/O thread unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from waitress.channel import HTTPChannel
+from waitress.task import ErrorTask, WSGITask
+
+from adapters.http.answers import (
+    JSON_TYPE,
+    REQUEST_ID_HEADER,
+    UNKNOWN_ERROR,
+    ErrorAnswer,
+    new_request_id,
+    unparsable,
+)
+from adapters.http.server.parser import Admitted, Refused, RequestParser
+
+if TYPE_CHECKING:
+    from adapters.http.server.server import Server
+
+logger = logging.getLogger("packtrail.http")
+
+LINGER = 10.0  # seconds that a refused client may go on sending before it is cut off
+
+_REASONS = {
+    400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
+    413: "Content Too Large", 422: "Unprocessable Content", 431: "Request Header Fields Too Large",
+    500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable",
+    507: "Insufficient Storage",
+}  # fmt: skip
+
+
+class _ResponseHeader:
+    """Writes header names as the contract spells them; waitress capitalizes each word."""
+
+    def build_response_header(self) -> bytes:
+        header: bytes = super().build_response_header()  # type: ignore[misc]
+        header = header.replace(b"\r\nX-Vcap-Request-Id:", b"\r\nX-VCAP-Request-ID:", 1)
+        return header.replace(b"\r\nEtag:", b"\r\nETag:", 1)
+
+
+class Task(_ResponseHeader, WSGITask):  # type: ignore[misc]
+    """Answers a request through the application."""
+
+    environ: dict[str, Any] | None = None
+
+    def get_environment(self) -> dict[str, Any]:
+        if self.environ is None:
+            environ = super().get_environment()
+            environ["packtrail.request_id"] = self.request.request_id
+            if self.request.receives_upload:
+                environ["packtrail.upload"] = self.request.body_rcv.getbuf()
+            self.environ = environ
+        return self.environ
+
+
+class RefusalTask(_ResponseHeader, ErrorTask):  # type: ignore[misc]
+    """Answers a request that the application never sees: the contract's JSON, then the end."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        answer = error if isinstance(error, ErrorAnswer) else _answer_of_waitress(error)
+        request_id = self.request.request_id or new_request_id(
+            self.request.headers.get("X_VCAP_REQUEST_ID"),
+            self.request.headers.get("X_REQUEST_ID"),
+        )
+        body = answer.body()
+        self.status = f"{answer.status} {_REASONS.get(answer.status, 'Error')}"
+        self.response_headers += [
+            ("Content-Type", JSON_TYPE),
+            ("X-Content-Type-Options", "nosniff"),
+            (REQUEST_ID_HEADER, request_id),
+            *answer.headers.items(),
+        ]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+        logger.info(
+            "refused",
+            extra={
+                "method": getattr(self.request, "command", "-"),
+                "path": getattr(self.request, "path", "-"),
+                "status": answer.status,
+                "request_id": request_id,
+            },
+        )
+
+
+def _answer_of_waitress(error: Any) -> ErrorAnswer:
+    """waitress's own errors: requests that break HTTP."""
+    if error.code >= 500 and error.code != 501:
+        return UNKNOWN_ERROR
+    return unparsable(error.body, status=error.code)
+
+
+class Decision:
+    """The task of deciding about one upload, on a worker thread."""
+
+    def __init__(self, channel: Channel, request: RequestParser) -> None:
+        self.channel = channel
+        self._request = request
+
+    def service(self) -> None:
+        server = self.channel.server
+        outcome: Admitted | Refused
+        try:
+            outcome = server.admission.decide(self._request.head())
+        except Exception:
+            logger.exception("an upload could not be decided about")
+            outcome = Refused(UNKNOWN_ERROR, None)
+        server.call_soon(lambda: self.channel.decided(self._request, outcome))
+
+    def cancel(self) -> None:
+        self.channel.cancel()
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    server: Server
+    request: RequestParser | None
+    parser_class = RequestParser
+    task_class = Task
+    error_task_class = RefusalTask
+
+    deciding = False
+    _held = b""  # received behind the headers of an upload that is being decided about
+    _lingers = False
+    lingering_until: float | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is going on: no request begun, running, or being answered."""
+        return not (
+            self.requests or self.deciding or self.request is not None or self.total_outbufs_len
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether a worker thread may change what the channel waits for."""
+        return bool(self.requests) or self.deciding
+
+    def readable(self) -> bool:
+        if self.lingering_until is not None:
+            return not self.will_close
+        return bool(not self.deciding and super().readable())
+
+    def handle_read(self) -> None:
+        if self.lingering_until is not None:
+            self.recv(len(self.server.buffer))
+        elif self.request is not None and self.request.receives_upload:
+            self._receive_upload()
+        else:
+            super().handle_read()
+
+    def _receive_upload(self) -> None:
+        """Into a buffer that all uploads share: it is written out before the next one reads."""
+        try:
+            count = self.socket.recv_into(self.server.buffer)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.handle_close()
+            return
+        if count:
+            self.last_activity = time.time()
+            self.received(self.server.buffer[:count])
+        else:
+            self.handle_close()
+
+    def received(self, data: Any) -> bool:
+        with self.requests_lock:
+            if self.will_close or self.close_when_flushed:
+                return False
+            self._consume(data)
+        return True
+
+    def _consume(self, data: Any) -> None:
+        """Takes received bytes as parts of requests, up to an upload to be decided about."""
+        while data and not self.deciding:
+            if self.request is None:
+                self.request = self.parser_class(self.adj)
+                self.request.admission = self.server.admission
+            request = self.request
+            count = request.received(data)
+            data = data[count:]
+            if request.completed:
+                self._finish(request)
+                if request.error:
+                    return
+            elif request.awaits_decision:
+                self.deciding = True
+                self._held = bytes(data)
+                self.server.add_task(Decision(self, request))
+            elif request.expect_continue and request.headers_finished:
+                self._send_continue_in_turn()
+
+    def _send_continue_in_turn(self) -> None:
+        if not self.requests and not self.sent_continue:
+            self.send_continue()
+
+    def _finish(self, request: RequestParser) -> None:
+        """The request is whole, or refused: it is answered behind those before it."""
+        self.request = None
+        self.sent_continue = False
+        if request.empty:
+            return
+        if request.error:
+            self._lingers = True
+        self.requests.append(request)
+        if len(self.requests) == 1:
+            self.server.add_task(self)
+
+    def decided(self, request: RequestParser, outcome: Admitted | Refused) -> None:
+        """The decision about the upload is there."""
+        held, self._held = self._held, b""
+        if not self.connected or self.request is not request:
+            self.deciding = False
+            if isinstance(outcome, Admitted):
+                outcome.body.close()
+            return
+        with self.requests_lock:
+            self.deciding = False
+            if isinstance(outcome, Refused):
+                request.refuse(outcome)
+                self._finish(request)
+                return
+            request.admit(outcome)
+            if request.expect_continue:
+                self._send_continue_in_turn()
+            self._consume(held)
+
+    def handle_write(self) -> None:
+        if not (self._lingers and self.close_when_flushed):
+            super().handle_write()
+            return
+        self._flush_exception(self._flush_some)
+        if self.will_close:
+            self.handle_close()
+        elif self.connected and not self.total_outbufs_len:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Lets the client read its answer: closing on unread bytes would reset the connection."""
+        self.close_when_flushed = False
+        self.lingering_until = time.monotonic() + LINGER
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def handle_close(self) -> None:
+        request, self.request = self.request, None
+        if request is not None:
+            request.close()  # an upload that broke off leaves nothing in staging
+        super().handle_close()
+
+    def add_channel(self, map: Any = None) -> None:
+        super().add_channel(map)
+        self.server.watch(self)
+
+    def del_channel(self, map: Any = None) -> None:
+        self.server.unwatch(self)
+        super().del_channel(map)

@@ -1,0 +1,167 @@
+"""The server: waitress's, on an epoll loop, that drains before it stops.
+
+The stock loop asks every connection on every turn what it waits for. Here a connection
+is asked when something happened to it: an event, or a worker thread that had its request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.server import TcpWSGIServer
+
+from adapters.http.server.channel import Channel, Decision
+from adapters.http.server.parser import Admission
+
+logger = logging.getLogger("packtrail.http")
+
+RECEIVE_BUFFER = 512 * 1024  # bytes of an upload taken in one read
+TURN = 1.0  # seconds that the loop waits at most
+ACCEPTED_AT_ONCE = 64
+
+
+class Server(TcpWSGIServer):  # type: ignore[misc]
+    """Serves a WSGI application; uploads are decided about by `admission` at their headers."""
+
+    channel_class = Channel
+
+    def __init__(self, application: Any, admission: Admission, adjustments: Adjustments) -> None:
+        self.admission = admission
+        self.buffer = memoryview(bytearray(RECEIVE_BUFFER))
+        self._epoll = select.epoll()
+        self._interests: dict[int, int] = {}
+        self._busy: set[Channel] = set()
+        self._touched: set[Channel] = set()
+        self._lingering: set[Channel] = set()
+        self._drain_deadline: float | None = None
+        self._drain_timeout: float | None = None
+        super().__init__(application, map={}, adj=adjustments, _start=False)
+        for dispatcher in (self, self.trigger):
+            self._interests[dispatcher._fileno] = 0
+            self._epoll.register(dispatcher._fileno, 0)
+
+    @property
+    def port(self) -> int:
+        return int(self.effective_port)
+
+    def run(self) -> None:
+        """Serves until `drain` was called and everything is done, or its time is over."""
+        self.accept_connections()
+        self._watch_for(self.trigger)
+        while not self._finished():
+            self._turn()
+        self._close_all()
+
+    def drain(self, timeout: float) -> None:
+        """Stops accepting; `run` returns when what is running is done, or in `timeout` s.
+
+        May be called from a signal handler or any thread.
+        """
+        self._drain_timeout = timeout
+        self.pull_trigger()
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Runs a function in the I/O thread. May be called from any thread."""
+        self.trigger.pull_trigger(function)
+
+    def add_task(self, task: Channel | Decision) -> None:
+        self._busy.add(task.channel if isinstance(task, Decision) else task)
+        super().add_task(task)
+
+    def watch(self, channel: Channel) -> None:
+        self._interests[channel._fileno] = 0
+        self._epoll.register(channel._fileno, 0)
+        self._touched.add(channel)
+
+    def unwatch(self, channel: Channel) -> None:
+        if self._interests.pop(channel._fileno, None) is not None:
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(channel._fileno)
+        for channels in (self._busy, self._touched, self._lingering):
+            channels.discard(channel)
+
+    def handle_accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            before = len(self.active_channels)
+            super().handle_accept()
+            if len(self.active_channels) == before:
+                return
+
+    def maintenance(self, now: float) -> None:
+        super().maintenance(now)
+        self._touched.update(self.active_channels.values())
+
+    def _turn(self) -> None:
+        for channel in [*self._busy, *self._touched]:
+            self._touched.discard(channel)
+            if not channel.busy:
+                self._busy.discard(channel)
+            self._watch_for(channel)
+        if self.socket is not None:
+            self._watch_for(self)
+        for descriptor, flags in self._epoll.poll(TURN):
+            dispatcher = self._map.get(descriptor)
+            if dispatcher is None:
+                continue
+            wasyncore.readwrite(dispatcher, flags)
+            if isinstance(dispatcher, Channel) and dispatcher._fileno is not None:
+                self._touched.add(dispatcher)
+                if dispatcher.lingering_until is not None:
+                    self._lingering.add(dispatcher)
+        self._cut_off_lingering()
+        self._drain()
+
+    def _watch_for(self, dispatcher: Any) -> None:
+        descriptor = dispatcher._fileno
+        if descriptor is None:
+            return
+        interest = 0
+        if dispatcher.readable():
+            interest |= select.EPOLLIN
+        if dispatcher.writable():
+            interest |= select.EPOLLOUT
+        if self._interests.get(descriptor) != interest:
+            self._epoll.modify(descriptor, interest)
+            self._interests[descriptor] = interest
+
+    def _cut_off_lingering(self) -> None:
+        now = time.monotonic()
+        for channel in list(self._lingering):
+            if channel.lingering_until is not None and channel.lingering_until < now:
+                channel.handle_close()
+
+    def _drain(self) -> None:
+        if self._drain_timeout is None:
+            return
+        if self._drain_deadline is None:
+            self._drain_deadline = time.monotonic() + self._drain_timeout
+            self._epoll.unregister(self._fileno)
+            wasyncore.dispatcher.close(self)
+            logger.info("draining", extra={"connections": len(self.active_channels)})
+        self._drain_deadline = min(self._drain_deadline, time.monotonic() + self._drain_timeout)
+        for channel in list(self.active_channels.values()):
+            if channel.idle:
+                channel.handle_close()
+
+    def _finished(self) -> bool:
+        if self._drain_deadline is None:
+            return False
+        return not self.active_channels or time.monotonic() >= self._drain_deadline
+
+    def _close_all(self) -> None:
+        if self.active_channels:
+            logger.warning(
+                "cut off at the deadline", extra={"connections": len(self.active_channels)}
+            )
+        for channel in list(self.active_channels.values()):
+            channel.handle_close()
+        self.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
+        self.trigger.close()
+        self._epoll.close()

@@ -1,0 +1,74 @@
+"""The upload resource: takes bits that are in staging, or in the upload directory."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+import falcon
+
+from adapters.http.admission import URLENCODED, UploadRules, form_of
+from adapters.http.multipart import boundary_of, find_bits, plain_file_name
+from adapters.http.packages import Commands, cause_of
+from adapters.http.server.body import UploadBody
+from adapters.staging.local import LocalStaging
+from adapters.tokens import Scope
+from domain.errors import NoBitsInForm, Refusal, UploadTooLarge
+from domain.service import Committed
+
+
+class Upload:
+    """`/v3/packages/:guid/upload`
+
+    When this answers 200, the bits are on the disk and the log says so, in that order.
+    """
+
+    scopes = {"POST": Scope.WRITE}
+
+    def __init__(self, commands: Commands, staging: LocalStaging, rules: UploadRules) -> None:
+        self._commands = commands
+        self._staging = staging
+        self._rules = rules
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
+        self._rules.check_enabled(req.context.caller)
+        if form_of(req.content_type or "") == URLENCODED:
+            committed = self._take_file(req, guid)
+        else:
+            committed = self._take_body(req, guid)
+        self._commands.answer(resp, committed)
+
+    def _take_body(self, req: falcon.Request, guid: str) -> Committed:
+        """Form 1: the body holds the bits, and is in staging already."""
+        upload: UploadBody | None = req.env.get("packtrail.upload")
+        if upload is None:
+            raise NoBitsInForm("the form is empty")
+        part = find_bits(upload.staged, boundary_of(req.content_type or ""))
+        if part.length > self._rules.max_size:
+            raise UploadTooLarge(self._rules.max_size)
+        self._commands.packages.check_upload(guid)
+        upload.staged.seal()
+        upload.keep()
+        try:
+            return self._commands.packages.start_upload(
+                guid, upload.bits(part.offset, part.length), part.file_name, cause_of(req)
+            )
+        except Refusal:
+            upload.let_go()
+            raise
+
+    def _take_file(self, req: falcon.Request, guid: str) -> Committed:
+        """Form 2: a front server has put the bits into the upload directory."""
+        form = parse_qs(
+            req.bounded_stream.read().decode("utf-8", "surrogateescape"), keep_blank_values=True
+        )
+        path = form.get("bits_path", [""])[-1]
+        if not path:
+            raise NoBitsInForm("the form names no bits_path")
+        staged = self._staging.take_file(path, self._rules.max_size)
+        try:
+            return self._commands.packages.start_upload(
+                guid, staged, plain_file_name(form.get("bits_name", [""])[-1]), cause_of(req)
+            )
+        except Refusal:
+            self._staging.release(staged.uri)
+            raise

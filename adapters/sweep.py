@@ -1,0 +1,98 @@
+"""Removes bits that no package names: left by crashes between a write and the event it was for.
+
+What is removed is decided on a read model that has all of the log as it was after the
+files were listed, so that what the log names is never removed. Files younger than the
+grace period may belong to requests that are still running.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from adapters.blob_store.local import LocalBlobs
+from adapters.staging.local import LocalStaging
+from domain.ports import EventLog
+from domain.processing import blob_key
+from projections.engine import Projector
+from projections.packages import PackageReadModel
+from projections.unfinished import WorkReadModel
+
+logger = logging.getLogger("packtrail.sweep")
+
+INTERVAL = 600.0  # seconds between sweeps
+GRACE = 3600.0  # seconds that a file without an owner is left alone
+CATCH_UP = 60.0  # seconds that a sweep waits for the read models
+BATCH = 1000
+
+
+class Sweep:
+    def __init__(
+        self,
+        staging: LocalStaging,
+        blobs: LocalBlobs,
+        packages: PackageReadModel,
+        work: WorkReadModel,
+        projector: Projector,
+        log: EventLog,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._staging = staging
+        self._blobs = blobs
+        self._packages = packages
+        self._work = work
+        self._projector = projector
+        self._log = log
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def sweep(self, grace: float = GRACE) -> tuple[int, int]:
+        """Removes what is older than `grace` seconds and unnamed.
+
+        Returns how many staged files and how many blobs that were.
+        """
+        before = self._clock() - grace
+        staged = list(self._staging.names(before))
+        blobs = list(self._blobs.keys(before))
+        if not self._projector.wait_for(self._log.head(), CATCH_UP):
+            logger.warning("not swept: the read models are behind the log")
+            return 0, 0
+        return self._sweep_staging(staged), self._sweep_blobs(blobs)
+
+    def _sweep_staging(self, names: list[str]) -> int:
+        named = {self._staging.name_of(uri) for uri in self._work.staged_uris()}
+        unnamed = [name for name in names if name not in named]
+        for name in unnamed:
+            self._staging.remove(name)
+            logger.info("swept", extra={"staged": name})
+        return len(unnamed)
+
+    def _sweep_blobs(self, keys: list[str]) -> int:
+        being_made = {blob_key(guid) for guid in self._work.guids()}
+        count = 0
+        for start in range(0, len(keys), BATCH):
+            some = keys[start : start + BATCH]
+            named = self._packages.blobs_named(some) | being_made
+            for key in some:
+                if key not in named:
+                    self._blobs.delete(key)
+                    count += 1
+                    logger.info("swept", extra={"blob": key})
+        return count
+
+    def _run(self) -> None:
+        while not self._stopping.wait(INTERVAL):
+            try:
+                self.sweep()
+            except Exception:
+                logger.exception("not swept")

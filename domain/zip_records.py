@@ -1,0 +1,217 @@
+"""Reads the records of a zip file (APPNOTE.TXT 6.3.10) without unpacking anything."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from domain.errors import BitsAtFault
+
+if TYPE_CHECKING:
+    from domain.ports import Bits
+
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_CENTRAL = struct.Struct("<4s6H3L5H2L")
+_LOCAL = struct.Struct("<4s5H3L2H")
+_MAX_COMMENT = 0xFFFF
+_BLOCK = 256 * 1024  # bytes of the central directory read at a time
+_IN_ZIP64, _IN_ZIP64_SHORT = 0xFFFFFFFF, 0xFFFF
+
+ENCRYPTED = 1 << 0
+DESCRIPTOR_FOLLOWS = 1 << 3
+STRONGLY_ENCRYPTED = 1 << 6
+UTF8 = 1 << 11
+MASKED_HEADERS = 1 << 13
+
+
+def unreadable(reason: str) -> BitsAtFault:
+    return BitsAtFault(f"The package is not a readable zip file: {reason}")
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Where the central directory lies, in bytes, and how many entries it should have.
+
+    `base` is the length of what was put in front of the zip (a self-extractor, say): it is
+    added to every offset that the zip states.
+    """
+
+    offset: int
+    size: int
+    entries: int
+    base: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry as the central directory has it. Sizes and offsets are in bytes."""
+
+    name: bytes
+    flags: int
+    method: int
+    crc: int
+    compressed: int
+    uncompressed: int
+    offset: int
+    mode: int  # Unix file mode, 0 where there is none
+
+    @property
+    def encrypted(self) -> bool:
+        return bool(self.flags & (ENCRYPTED | STRONGLY_ENCRYPTED | MASKED_HEADERS))
+
+
+def find_directory(bits: Bits) -> Directory:
+    """Finds the central directory by the record at the end. Raises `BitsAtFault`."""
+    tail_offset = max(0, bits.size - _END.size - _MAX_COMMENT)
+    tail = bits.read_at(tail_offset, bits.size - tail_offset)
+    at = len(tail) - _END.size
+    while (at := tail.rfind(b"PK\5\6", 0, at + 4)) >= 0:
+        comment = int.from_bytes(tail[at + 20 : at + 22], "little")
+        if at + _END.size + comment == len(tail):
+            break
+        at -= 1
+    if at < 0:
+        raise unreadable("it has no central directory at its end")
+    _, disk, start_disk, here, entries, size, offset, _ = _END.unpack_from(tail, at)
+    end = tail_offset + at
+    if _IN_ZIP64_SHORT in (disk, start_disk, here, entries) or _IN_ZIP64 in (size, offset):
+        zip64 = _find_zip64(bits, end)
+        if zip64 is not None:
+            stated = (disk, start_disk, here, entries, size, offset)
+            end, *values = zip64
+            saturated = (_IN_ZIP64_SHORT,) * 4 + (_IN_ZIP64,) * 2
+            for value, told, full in zip(values, stated, saturated, strict=True):
+                if told not in (value, full):
+                    raise unreadable("its two end records disagree")
+            disk, start_disk, here, entries, size, offset = values
+    if disk or start_disk or here != entries:
+        raise unreadable("it is one part of several")
+    base = end - size - offset
+    if base < 0:
+        raise unreadable("its central directory lies outside the file")
+    return Directory(offset + base, size, entries, base)
+
+
+def _find_zip64(bits: Bits, end: int) -> tuple[int, int, int, int, int, int, int] | None:
+    """The zip64 end record, and where it begins; None if there is none before `end`."""
+    at = end - _LOCATOR.size
+    locator = bits.read_at(at, _LOCATOR.size) if at >= 0 else b""
+    if not locator.startswith(b"PK\6\7"):
+        return None
+    _, disk, stated, disks = _LOCATOR.unpack(locator)
+    if disk or disks > 1:
+        raise unreadable("it is one part of several")
+    # Data put in front of the zip moves the record: it ends where the locator begins.
+    for record_at in (stated, at - _END64.size):
+        record = bits.read_at(record_at, _END64.size) if 0 <= record_at < at else b""
+        if len(record) == _END64.size and record.startswith(b"PK\6\6"):
+            _, length, _, _, disk, start, here, entries, size, offset = _END64.unpack(record)
+            if record_at + 12 + length == at:
+                return record_at, disk, start, here, entries, size, offset
+    raise unreadable("its zip64 end record is not where it says")
+
+
+def read_entries(bits: Bits, directory: Directory) -> Iterator[Entry]:
+    """The entries of the central directory, in order. Raises `BitsAtFault`."""
+    block, block_at = b"", directory.offset
+    at, end = directory.offset, directory.offset + directory.size
+    for _ in range(directory.entries):
+        if at + _CENTRAL.size > block_at + len(block):
+            block, block_at = bits.read_at(at, min(_BLOCK, end - at)), at
+        if len(block) < at - block_at + _CENTRAL.size:
+            raise unreadable("its central directory breaks off")
+        fields = _CENTRAL.unpack_from(block, at - block_at)
+        name_length, extra_length, comment_length = fields[10:13]
+        length = _CENTRAL.size + name_length + extra_length + comment_length
+        if at + length > end:
+            raise unreadable("its central directory breaks off")
+        if at + length > block_at + len(block):
+            block, block_at = bits.read_at(at, min(max(_BLOCK, length), end - at)), at
+        name_at = at - block_at + _CENTRAL.size
+        name = block[name_at : name_at + name_length]
+        extra = block[name_at + name_length : name_at + name_length + extra_length]
+        if len(name) + len(extra) < name_length + extra_length:
+            raise unreadable("its central directory breaks off")
+        yield _entry(fields, name, extra, directory.base)
+        at += length
+    if at != end:
+        raise unreadable("its central directory has another length than it says")
+
+
+def _entry(fields: tuple[Any, ...], name: bytes, extra: bytes, base: int) -> Entry:
+    if fields[0] != b"PK\1\2":
+        raise unreadable("its central directory holds something else than entries")
+    flags, method = fields[3], fields[4]
+    crc, compressed, uncompressed = fields[7:10]
+    disk, external, offset = fields[13], fields[15], fields[16]
+    uncompressed, compressed, offset = _zip64(
+        extra, (uncompressed, compressed, offset), shown(name, flags)
+    )
+    if disk not in (0, _IN_ZIP64_SHORT):
+        raise unreadable("it is one part of several")
+    return Entry(name, flags, method, crc, compressed, uncompressed, offset + base, external >> 16)
+
+
+def _zip64(extra: bytes, values: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """The values, with those that did not fit taken from the zip64 extra field."""
+    if _IN_ZIP64 not in values:
+        return values
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == 1:
+            field = extra[at + 4 : at + 4 + length]
+            found, taken = [], 0
+            for value in values:
+                if value == _IN_ZIP64:
+                    if len(field) < taken + 8:
+                        raise unreadable(f"the zip64 field of entry {name} is too short")
+                    value = int.from_bytes(field[taken : taken + 8], "little")
+                    taken += 8
+                found.append(value)
+            return tuple(found)
+        at += 4 + length
+    raise unreadable(f"entry {name} has no zip64 field, and needs one")
+
+
+def check_local_header(bits: Bits, entry: Entry) -> int:
+    """Where the entry's data begins. Raises `BitsAtFault` where the headers disagree."""
+    name = shown(entry.name, entry.flags)
+    header = bits.read_at(entry.offset, _LOCAL.size + len(entry.name))
+    if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
+        raise unreadable(f"entry {name} is not where the central directory says")
+    fields = _LOCAL.unpack_from(header)
+    flags, method = fields[2], fields[3]
+    crc, compressed, uncompressed, name_length, extra_length = fields[6:11]
+    if header[_LOCAL.size :] != entry.name or name_length != len(entry.name):
+        raise unreadable(f"entry {name} has another name in its own header")
+    extra_at = entry.offset + _LOCAL.size + name_length
+    if _IN_ZIP64 in (compressed, uncompressed):
+        extra = bits.read_at(extra_at, extra_length)
+        uncompressed, compressed = _zip64(extra, (uncompressed, compressed), name)
+    stated = (crc, compressed, uncompressed)
+    known = (entry.crc, entry.compressed, entry.uncompressed)
+    later = flags & DESCRIPTOR_FOLLOWS and all(
+        value in (0, told) for value, told in zip(stated, known, strict=True)
+    )
+    mask = ENCRYPTED | STRONGLY_ENCRYPTED | DESCRIPTOR_FOLLOWS
+    if method != entry.method or flags & mask != entry.flags & mask:
+        raise unreadable(f"entry {name} has another method or other flags in its own header")
+    if stated != known and not later:
+        raise unreadable(f"entry {name} has another size or checksum in its own header")
+    return int(extra_at + extra_length)
+
+
+def decoded(name: bytes, flags: int) -> str:
+    """An entry's name as text. Raises `UnicodeDecodeError`."""
+    return name.decode("utf-8" if flags & UTF8 else "cp437")
+
+
+def shown(name: bytes, flags: int) -> str:
+    """An entry's name as an error shows it: quoted, printable, and not too long."""
+    text = name.decode("utf-8" if flags & UTF8 else "cp437", "replace")
+    return repr(text if len(text) <= 100 else f"{text[:97]}...")

@@ -1,0 +1,150 @@
+"""The settings: environment variables, checked once, at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PREFIX = "PACKTRAIL_"
+
+
+class SettingError(Exception):
+    """A setting is wrong; the text is one line: the variable, its value, what is expected."""
+
+    def __init__(self, name: str, value: str, expected: str) -> None:
+        super().__init__(f"{PREFIX}{name}={value!r} is not {expected}")
+
+
+@dataclass(frozen=True)
+class Listen:
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the processes are told. Sizes are in bytes, times in seconds."""
+
+    data_dir: Path
+    listen: Listen
+    database: Path
+    blob_dir: Path
+    upload_dir: Path
+    max_package_size: int
+    jwt_secret: str | None
+    jwt_audience: str
+    app_bits_upload: bool
+    shutdown_timeout: int
+
+    @property
+    def staging_dir(self) -> Path:
+        return self.data_dir / "staging"
+
+    @property
+    def secret_file(self) -> Path:
+        return self.data_dir / "jwt.secret"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Raises `SettingError`."""
+        read = _Reader(environment)
+        data_dir = read.of("DATA_DIR", "./var", _folder)
+        upload_dir = read.of("UPLOAD_DIR", str(data_dir / "uploads"), _folder)
+        read.of("BROKER", "memory://", _memory)
+        return cls(
+            data_dir=data_dir,
+            listen=read.of("LISTEN", "127.0.0.1:8080", _listen),
+            database=read.of("EVENT_STORE", f"sqlite:///{data_dir / 'packtrail.db'}", _sqlite),
+            blob_dir=read.of("BLOB_STORE", f"file://{data_dir / 'blobs'}", _file_url),
+            upload_dir=upload_dir,
+            max_package_size=read.of("MAX_PACKAGE_SIZE", str(1 << 30), _positive),
+            jwt_secret=environment.get(f"{PREFIX}JWT_SECRET")
+            and read.of("JWT_SECRET", "", _secret),
+            jwt_audience=read.of("JWT_AUDIENCE", "cloud_controller", _text),
+            app_bits_upload=read.of("APP_BITS_UPLOAD", "on", _switch),
+            shutdown_timeout=read.of("SHUTDOWN_TIMEOUT", "30", _seconds),
+        )
+
+
+class _Invalid(Exception):
+    """What was expected instead."""
+
+
+class _Reader:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def of(self, name: str, default: str, parse: Callable[[str], T]) -> T:
+        value = self._environment.get(PREFIX + name) or default
+        try:
+            return parse(value)
+        except _Invalid as expected:
+            shown = "(hidden)" if "SECRET" in name else value
+            raise SettingError(name, shown, str(expected)) from None
+
+
+def _folder(value: str) -> Path:
+    path = Path(value).absolute()
+    if path.exists() and not path.is_dir():
+        raise _Invalid("a folder")
+    return path
+
+
+def _listen(value: str) -> Listen:
+    host, _, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise _Invalid("an address and a port, such as 127.0.0.1:8080")
+    return Listen(host, int(port))
+
+
+def _sqlite(value: str) -> Path:
+    if not value.startswith("sqlite:///") or len(value) == len("sqlite:///"):
+        raise _Invalid("an SQLite file, such as sqlite:////var/lib/packtrail/packtrail.db")
+    return Path(value.removeprefix("sqlite:///")).absolute()
+
+
+def _file_url(value: str) -> Path:
+    if not value.startswith("file:///"):
+        raise _Invalid("a local folder, such as file:///var/lib/packtrail/blobs")
+    return Path(value.removeprefix("file://"))
+
+
+def _memory(value: str) -> str:
+    if value != "memory://":
+        raise _Invalid("memory://, the one broker there is")
+    return value
+
+
+def _positive(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or not 0 < int(value) < 1 << 62:
+        raise _Invalid("a number of bytes above 0")
+    return int(value)
+
+
+def _seconds(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or int(value) > 86_400:
+        raise _Invalid("a number of seconds, 0 to 86400")
+    return int(value)
+
+
+def _secret(value: str) -> str | None:
+    if not value:
+        return None
+    if len(value.encode()) < 32:
+        raise _Invalid("a secret of 32 bytes or more")
+    return value
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _switch(value: str) -> bool:
+    if value not in ("on", "off"):
+        raise _Invalid("on or off")
+    return value == "on"

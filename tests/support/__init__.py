@@ -1,0 +1,1 @@
+"""What tests share: a real service process, zips, and waiting for a condition."""
