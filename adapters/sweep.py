@@ -56,20 +56,16 @@ class Sweep:
         self._stopping.set()
         self._thread.join()
 
-    def sweep(self, grace: float = GRACE) -> tuple[int, int]:
-        """Removes what is older than `grace` seconds and unnamed.
+    def sweep_staging(self, grace: float = GRACE) -> int:
+        """Removes staged files, older than `grace` seconds and unnamed; how many that were.
 
-        Returns how many staged files and how many blobs that were.
+        With `grace` 0 only while nothing is received or stored.
         """
         before = self._clock() - grace
-        staged = list(self._staging.names(before))
-        blobs = list(self._blobs.keys(before))
-        if not self._projector.wait_for(self._log.head(), CATCH_UP):
-            logger.warning("not swept: the read models are behind the log")
-            return 0, 0
-        return self._sweep_staging(staged), self._sweep_blobs(blobs)
-
-    def _sweep_staging(self, names: list[str]) -> int:
+        names = list(self._staging.names(before))
+        self._blobs.clear_incoming(before)
+        if not self._level():
+            return 0
         named = {self._staging.name_of(uri) for uri in self._work.staged_uris()}
         unnamed = [name for name in names if name not in named]
         for name in unnamed:
@@ -77,7 +73,11 @@ class Sweep:
             logger.info("swept", extra={"staged": name})
         return len(unnamed)
 
-    def _sweep_blobs(self, keys: list[str]) -> int:
+    def sweep_blobs(self, grace: float = GRACE) -> int:
+        """Removes blobs, older than `grace` seconds and unnamed; how many that were."""
+        keys = list(self._blobs.keys(self._clock() - grace))
+        if not self._level():
+            return 0
         being_made = {blob_key(guid) for guid in self._work.guids()}
         count = 0
         for start in range(0, len(keys), BATCH):
@@ -90,9 +90,20 @@ class Sweep:
                     logger.info("swept", extra={"blob": key})
         return count
 
+    def _level(self) -> bool:
+        """Waits until the read models have all that the log has now."""
+        level = self._projector.wait_for(self._log.head(), CATCH_UP)
+        if not level:
+            logger.warning("not swept: the read models are behind the log")
+        return level
+
     def _run(self) -> None:
-        while not self._stopping.wait(INTERVAL):
+        grace = 0.0  # a blob is named by the log before it is made: see `sweep_blobs`
+        while not self._stopping.is_set():
             try:
-                self.sweep()
+                self.sweep_blobs(grace)
+                self.sweep_staging()
+                grace = GRACE
             except Exception:
                 logger.exception("not swept")
+            self._stopping.wait(INTERVAL)

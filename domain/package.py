@@ -109,7 +109,7 @@ def faults_of_new_package(app_guid: str, type: object, url: object) -> list[str]
         faults.append("Type must be one of 'bits, docker'")
     if not (url is None or isinstance(url, str)):
         faults.append("Url must be a string")
-    elif type == PackageType.BITS and url:
+    elif type == PackageType.BITS and (url or "").strip():
         faults.append("Url must be blank when type is bits")
     elif type == PackageType.DOCKER and not (url or "").strip():
         faults.append("Url can not be blank when type is docker")
@@ -176,7 +176,8 @@ class Package(BaseAggregate[str], created_event_name="Created"):
         faults = faults_of_new_package(app_guid, type, url)
         if faults:
             raise InvalidPackage(faults)
-        return cls._begin(cls.Created, guid, by, app_guid=app_guid, type=type, url=url or None)
+        image = url if type is PackageType.DOCKER else None
+        return cls._begin(cls.Created, guid, by, app_guid=app_guid, type=type, url=image)
 
     class Created(Event, CanInitAggregate[str]):
         TOPIC = "package.created"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
+from eventsourcing.persistence import PersistenceError
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(options.run(settings, options))
     except SettingError as error:
         sys.exit(f"packtrail: {error}")
-    except (DataDirInUse, OSError, SQLAlchemyError, sqlite3.Error) as error:
+    except (DataDirInUse, OSError, PersistenceError, SQLAlchemyError, sqlite3.Error) as error:
         sys.exit(f"packtrail: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -137,8 +138,7 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    host = settings.listen.host if ":" not in settings.listen.host else f"[{settings.listen.host}]"
-    address = f"http://{host}:{service.server.port}"
+    address = f"http://{settings.listen.url_host}:{service.server.port}"
     print(f"Packtrail listens on {address}, its data is in {settings.data_dir}", flush=True)
     if options.first_steps:
         print(_first_steps(settings, address), flush=True)

@@ -24,6 +24,13 @@ class Listen:
     host: str
     port: int
 
+    def __str__(self) -> str:
+        return f"{self.url_host}:{self.port}"
+
+    @property
+    def url_host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -55,19 +62,20 @@ class Settings:
         data_dir = read.of("DATA_DIR", "./var", _folder)
         upload_dir = read.of("UPLOAD_DIR", str(data_dir / "uploads"), _folder)
         read.of("BROKER", "memory://", _memory)
-        return cls(
+        settings = cls(
             data_dir=data_dir,
             listen=read.of("LISTEN", "127.0.0.1:8080", _listen),
             database=read.of("EVENT_STORE", f"sqlite:///{data_dir / 'packtrail.db'}", _sqlite),
             blob_dir=read.of("BLOB_STORE", f"file://{data_dir / 'blobs'}", _file_url),
             upload_dir=upload_dir,
             max_package_size=read.of("MAX_PACKAGE_SIZE", str(1 << 30), _positive),
-            jwt_secret=environment.get(f"{PREFIX}JWT_SECRET")
-            and read.of("JWT_SECRET", "", _secret),
+            jwt_secret=read.of("JWT_SECRET", "", _secret),
             jwt_audience=read.of("JWT_AUDIENCE", "cloud_controller", _text),
             app_bits_upload=read.of("APP_BITS_UPLOAD", "on", _switch),
             shutdown_timeout=read.of("SHUTDOWN_TIMEOUT", "30", _seconds),
         )
+        read.refuse_unknown()
+        return settings
 
 
 class _Invalid(Exception):
@@ -77,14 +85,25 @@ class _Invalid(Exception):
 class _Reader:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
+        self._known: set[str] = set()
 
     def of(self, name: str, default: str, parse: Callable[[str], T]) -> T:
+        self._known.add(PREFIX + name)
         value = self._environment.get(PREFIX + name) or default
         try:
             return parse(value)
         except _Invalid as expected:
             shown = "(hidden)" if "SECRET" in name else value
             raise SettingError(name, shown, str(expected)) from None
+
+    def refuse_unknown(self) -> None:
+        """A misspelt setting would be ignored otherwise. Raises `SettingError`."""
+        for name in self._environment:
+            if name.startswith(PREFIX) and name not in self._known:
+                known = ", ".join(sorted(self._known))
+                raise SettingError(
+                    name.removeprefix(PREFIX), "(hidden)", f"a setting; there are {known}"
+                )
 
 
 def _folder(value: str) -> Path:

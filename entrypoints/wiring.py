@@ -9,8 +9,8 @@ import threading
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from domain.archive import ArchiveLimits
 from eventsourcing.persistence import EventStore
 from sqlalchemy import Engine
 from waitress.adjustments import Adjustments
@@ -34,9 +34,10 @@ from adapters.read_models import sqlite_engines
 from adapters.staging.local import LocalStaging
 from adapters.sweep import Sweep
 from adapters.tokens import Tokens, load_or_make_secret
+from domain.archive import ArchiveLimits
 from domain.processing import Processing
 from domain.service import PackageService
-from entrypoints.settings import Settings
+from entrypoints.settings import SettingError, Settings
 from projections.engine import Projector
 from projections.packages import PackageReadModel, PackagesProjection
 from projections.unfinished import WorkProjection, WorkReadModel
@@ -119,7 +120,7 @@ class Service:
         """Starts all but the server. Nothing is handed out before the read models are level."""
         self.store.projector.catch_up()
         self.store.projector.start()
-        self.sweep.sweep(grace=0)
+        self.sweep.sweep_staging(grace=0)
         for consumer in self.consumers:
             consumer.start()
         self.relay.start()
@@ -178,24 +179,11 @@ def make_service(settings: Settings) -> Service:
         parts=_parts(store, staging, blobs, relay, freshness),
         version=version("packtrail"),
     )
-    server = Server(
-        app,
-        UploadAdmission(authenticator, store.packages, staging, rules),
-        Adjustments(
-            listen=_socket_address(settings),
-            threads=HTTP_THREADS,
-            ident=None,
-            recv_bytes=64 * 1024,
-            max_request_body_size=1 << 62,  # bodies have limits of their own, by what they are
-            connection_limit=max(64, _descriptors() - CONNECTIONS_SPARE),
-            backlog=1024,
-            clear_untrusted_proxy_headers=True,
-        ),
-    )
+    admission = UploadAdmission(authenticator, store.packages, staging, rules)
     return Service(
         store=store,
         bus=bus,
-        server=server,
+        server=_listen(settings, app, admission),
         consumers=Worker(bus, processing).consumers(),
         relay=relay,
         redispatcher=Redispatcher(work, store.log, bus),
@@ -230,9 +218,28 @@ def _parts(
     }
 
 
-def _socket_address(settings: Settings) -> str:
-    host = settings.listen.host
-    return f"[{host}]:{settings.listen.port}" if ":" in host else f"{host}:{settings.listen.port}"
+def _listen(settings: Settings, app: Any, admission: UploadAdmission) -> Server:
+    """Raises `SettingError` if the address can't be listened on."""
+    address = str(settings.listen)
+    try:
+        return Server(
+            app,
+            admission,
+            Adjustments(
+                listen=address,
+                threads=HTTP_THREADS,
+                ident=None,
+                recv_bytes=64 * 1024,
+                max_request_body_size=1 << 62,  # bodies have limits of their own, by their kind
+                connection_limit=max(64, _descriptors() - CONNECTIONS_SPARE),
+                backlog=1024,
+                clear_untrusted_proxy_headers=True,
+            ),
+        )
+    except (OSError, ValueError) as error:
+        raise SettingError(
+            "LISTEN", address, f"an address that can be listened on: {error}"
+        ) from error
 
 
 def _descriptors() -> int:

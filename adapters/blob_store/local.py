@@ -63,7 +63,9 @@ class LocalBlobs:
 
     def keys(self, older_than: float) -> Iterator[str]:
         """The keys of blobs made before `older_than` (seconds since the epoch)."""
-        for folder, _, names in os.walk(self.folder):
+        for folder, folders, names in os.walk(self.folder):
+            if Path(folder) == self.folder:
+                folders.remove(INCOMING)
             for name in names:
                 path = Path(folder, name)
                 try:
@@ -71,6 +73,12 @@ class LocalBlobs:
                         yield str(path.relative_to(self.folder))
                 except FileNotFoundError:
                     continue
+
+    def clear_incoming(self, older_than: float) -> None:
+        """Removes what a crash left of blobs that had not appeared yet."""
+        for path in (self.folder / INCOMING).iterdir():
+            if path.stat().st_mtime < older_than:
+                path.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / key

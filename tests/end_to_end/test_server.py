@@ -1,0 +1,287 @@
+"""The server itself, over raw sockets: what is decided at the headers, and what breaks HTTP."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.service import Client, Service, bearer, token
+from tests.support.waiting import eventually
+from tests.support.zips import random_zip, sha1
+
+GIB = 1 << 30
+
+
+@contextmanager
+def connected(service: Service) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        yield connection
+
+
+def head(guid: str, *lines: str, authorization: str | None = None) -> bytes:
+    """The head of a multipart upload, with further header lines."""
+    all_lines = [
+        f"POST /v3/packages/{guid}/upload HTTP/1.1",
+        "Host: packtrail",
+        f"Authorization: {authorization or bearer()['Authorization']}",
+        "Content-Type: multipart/form-data; boundary=edge",
+        *lines,
+    ]
+    return "".join(f"{line}\r\n" for line in [*all_lines, ""]).encode()
+
+
+def form(bits: bytes) -> bytes:
+    part = b'--edge\r\nContent-Disposition: form-data; name="bits"; filename="a.zip"\r\n\r\n'
+    return part + bits + b"\r\n--edge--\r\n"
+
+
+def answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """One response: status, headers by lower-case name, body."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        received = connection.recv(65536)
+        assert received, f"the connection ended after {data!r}"
+        data += received
+    start, _, rest = data.partition(b"\r\n\r\n")
+    status_line, *lines = start.decode().split("\r\n")
+    headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
+    length = int(headers.get("content-length", "0"))
+    while len(rest) < length:
+        received = connection.recv(65536)
+        assert received, "the body breaks off"
+        rest += received
+    return int(status_line.split()[1]), headers, rest
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server has ended the connection."""
+    try:
+        return connection.recv(65536) == b""
+    except OSError as error:
+        return error.errno == errno.ECONNRESET
+
+
+REFUSALS = {
+    "no token": ("Basic abc", 401, "CF-NotAuthenticated"),
+    "a bad token": ("bearer nonsense", 401, "CF-InvalidAuthToken"),
+    "no scope": (f"bearer {token(scopes=())}", 403, "CF-NotAuthorized"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.parametrize("expect", [True, False])
+def test_a_bad_token_is_refused_before_the_body(
+    service: Service, client: Client, case: str, expect: bool
+) -> None:
+    """401 and 403 come at the headers, with the contract's JSON and Connection: close."""
+    authorization, status, error_code = REFUSALS[case]
+    guid = client.create()
+    expectation = ["Expect: 100-continue"] if expect else []
+    with connected(service) as connection:
+        connection.sendall(
+            head(guid, f"Content-Length: {GIB}", *expectation, authorization=authorization)
+        )
+        got, headers, body = answer(connection)
+        assert (got, json.loads(body)["error_code"]) == (status, error_code)
+        assert headers["connection"] == "close"
+        assert headers["content-type"] == "application/json;charset=utf-8"
+        assert "x-vcap-request-id" in headers
+        assert is_closed(connection)
+    assert service.staged_files() == []
+
+
+def test_an_unknown_package_is_refused_before_the_body(service: Service) -> None:
+    """404 without 100 Continue: the client never sends a byte."""
+    with connected(service) as connection:
+        connection.sendall(head("nobody", "Content-Length: 1000000", "Expect: 100-continue"))
+        status, _, body = answer(connection)
+        assert (status, json.loads(body)["description"]) == (404, "Package not found")
+
+
+def test_a_package_that_has_its_bits_is_refused_before_the_body(
+    service: Service, client: Client
+) -> None:
+    """400 CF-PackageBitsAlreadyUploaded, while the body is still to come."""
+    guid = client.push(random_zip(1000))["guid"]
+    with connected(service) as connection:
+        connection.sendall(head(guid, f"Content-Length: {GIB // 2}"))
+        status, _, body = answer(connection)
+        assert (status, json.loads(body)["error_code"]) == (400, "CF-PackageBitsAlreadyUploaded")
+
+
+def test_a_declared_length_over_the_limit_is_refused_before_the_body(
+    service: Service, client: Client
+) -> None:
+    """413 names the limit in bytes."""
+    with connected(service) as connection:
+        connection.sendall(head(client.create(), f"Content-Length: {GIB + 70_000}"))
+        status, _, body = answer(connection)
+        assert status == 413
+        assert str(GIB) in json.loads(body)["description"]
+
+
+def test_a_refused_client_that_goes_on_sending_reads_its_answer(service: Service) -> None:
+    """The refusal is not lost to a reset while the client is still sending its body."""
+    with connected(service) as connection:
+        connection.sendall(head("nobody", f"Content-Length: {64 << 20}"))
+        block = bytes(1 << 20)
+        for _ in range(64):
+            connection.sendall(block)
+        status, _, _ = answer(connection)
+        assert status == 404
+    assert service.staged_files() == []
+
+
+def test_an_upload_continues_when_it_is_admitted(service: Service, client: Client) -> None:
+    """100 Continue comes once the upload is let in; then its body is taken."""
+    guid, bits = client.create(), random_zip(200_000)
+    body = form(bits)
+    with connected(service) as connection:
+        connection.sendall(head(guid, f"Content-Length: {len(body)}", "Expect: 100-continue"))
+        assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        status, _, _ = answer(connection)
+        assert status == 200
+    assert client.settled(guid)["hash"]["value"] == sha1(bits)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 65_536])
+def test_a_chunked_upload_is_taken(service: Service, client: Client, size: int) -> None:
+    """Chunks of any size give the same bits, also sent byte by byte."""
+    guid, bits = client.create(), random_zip(3000 if size < 1000 else 300_000)
+    body = form(bits)
+    with connected(service) as connection:
+        connection.sendall(head(guid, "Transfer-Encoding: chunked"))
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        sent = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+        connection.sendall(sent + b"0\r\n\r\n")
+        status, _, _ = answer(connection)
+        assert status == 200
+    assert client.settled(guid)["hash"]["value"] == sha1(bits)
+
+
+def test_requests_behind_an_upload_are_answered_in_order(service: Service, client: Client) -> None:
+    """Pipelined: a read, an upload and another read in one write get three answers in order."""
+    guid, bits = client.create(), random_zip(100_000)
+    body = form(bits)
+    read = (
+        f"GET /v3/packages/{guid} HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: {bearer()['Authorization']}\r\n\r\n"
+    ).encode()
+    with connected(service) as connection:
+        connection.sendall(read + head(guid, f"Content-Length: {len(body)}") + body + read)
+        buffered = connection.makefile("rb")
+        states = []
+        for _ in range(3):
+            assert b" 200 " in buffered.readline()
+            length = 0
+            while (line := buffered.readline()) != b"\r\n":
+                name, _, value = line.partition(b":")
+                length = int(value) if name.lower() == b"content-length" else length
+            states.append(json.loads(buffered.read(length))["state"])
+    assert states[:2] == ["AWAITING_UPLOAD", "PROCESSING_UPLOAD"]
+    assert states[2] in ("PROCESSING_UPLOAD", "READY")
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(service: Service, client: Client) -> None:
+    """A client that goes away in the middle leaves the package awaiting, and staging empty."""
+    guid = client.create()
+    with connected(service) as connection:
+        connection.sendall(head(guid, "Content-Length: 5000000") + form(random_zip(100_000)))
+        eventually(lambda: service.staged_files() != [])
+    eventually(lambda: service.staged_files() == [])
+    assert client.show(guid)["state"] == "AWAITING_UPLOAD"
+
+
+BROKEN = {
+    "no HTTP": (b"hello\r\n\r\n", 400),
+    "bare LF in a header": (b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", 400),
+    "a bad length": (b"POST / HTTP/1.1\r\nContent-Length: 5x\r\n\r\n", 400),
+    "two lengths": (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
+    "length and chunks": (
+        b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    "chunks in HTTP/1.0": (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "an unknown coding": (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    "a bad chunk": (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+    "huge headers": (b"GET / HTTP/1.1\r\nA: " + b"a" * 300_000 + b"\r\n\r\n", 431),
+    "a body where none is large": (
+        b"POST /v3/apps/a/packages HTTP/1.1\r\nContent-Length: 10000000\r\n\r\n",
+        413,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_breaks_http_gets_the_contracts_json(service: Service, case: str) -> None:
+    """Requests that the application never sees are refused in JSON, and the connection ends."""
+    request, status = BROKEN[case]
+    with connected(service) as connection:
+        connection.sendall(request)
+        got, headers, body = answer(connection)
+        assert got == status
+        assert set(json.loads(body)) == {"code", "description", "error_code"}
+        assert headers["connection"] == "close"
+        assert is_closed(connection)
+
+
+def test_more_connections_than_select_can_take(service: Service, client: Client) -> None:
+    """1,200 connections are open at once, and the service goes on answering."""
+    connections = []
+    try:
+        for _ in range(1200):
+            connections.append(socket.create_connection(("127.0.0.1", service.port), timeout=20))
+        assert client.push(random_zip(1000))["state"] == "READY"
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_a_full_disk_is_507_and_leaves_no_trace(tmp_path: Path) -> None:
+    """No room: 507, nothing staged, and the package still awaits its upload."""
+    prlimit = shutil.which("prlimit")
+    assert prlimit is not None, "prlimit is part of util-linux"
+    with Service(tmp_path, prefix=(prlimit, "--fsize=4000000")) as service:
+        client = service.client()
+        guid = client.create()
+        response = client.upload(guid, random_zip(6_000_000))
+        assert (response.status_code, response.json()["error_code"]) == (507, "UnknownError")
+        assert service.staged_files() == []
+        assert client.upload(guid, random_zip(1000)).status_code == 200
+        assert client.settled(guid)["state"] == "READY"
+
+
+def test_reads_are_never_stale(service: Service) -> None:
+    """16 clients at once: what was written and answered is what the next read shows."""
+    bits = random_zip(2000)
+    stale: list[str] = []
+
+    def write_and_read(number: int) -> None:
+        client = service.client()
+        for _ in range(6):
+            guid = client.create(f"app-{number}")
+            if client.show(guid)["state"] != "AWAITING_UPLOAD":
+                stale.append(guid)
+            assert client.upload(guid, bits).status_code == 200
+            if client.show(guid)["state"] == "AWAITING_UPLOAD":
+                stale.append(guid)
+            assert client.http.delete(f"/v3/packages/{guid}").status_code == 204
+            if client.http.get(f"/v3/packages/{guid}").status_code != 404:
+                stale.append(guid)
+        client.close()
+
+    clients = [threading.Thread(target=write_and_read, args=(n,)) for n in range(16)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    assert stale == []
