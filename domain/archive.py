@@ -6,6 +6,7 @@ is bounded. Whoever unpacks must enforce the real sizes: here only the declared 
 
 from __future__ import annotations
 
+import operator
 import re
 import stat
 import zlib
@@ -36,7 +37,9 @@ MAX_NAME = 4096  # bytes
 MAX_LINKS = 10_000
 MAX_TARGET = 4096  # bytes
 MAX_HOPS = 40  # symbolic links followed on one path, as Linux has it
-_DRIVE = re.compile(r"[A-Za-z]:")
+MAX_STEPS = 1_000_000  # parts of targets read while all links are followed, to bound the time
+_READINGS = 4
+_DRIVE = re.compile(rb"[A-Za-z]:")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,14 @@ class ArchiveLimits:
     max_entries: int = 250_000
 
 
+@dataclass(frozen=True)
+class Link:
+    """A symbolic link, and where it leads."""
+
+    entry: Entry
+    target: bytes
+
+
 def check_archive(bits: Bits, limits: ArchiveLimits) -> None:
     """Raises `BitsAtFault` with a sentence that says what is wrong, and with which entry."""
     directory = find_directory(bits)
@@ -55,10 +66,10 @@ def check_archive(bits: Bits, limits: ArchiveLimits) -> None:
             f"The package holds {directory.entries} entries; the limit is {limits.max_entries}"
         )
     starts, ends = array("Q"), array("Q")
-    links: dict[str, str] = {}
+    links: list[Link] = []
     unpacked = 0
     for entry in read_entries(bits, directory):
-        name = _checked_name(entry)
+        _check_name(entry)
         _check_kind(entry)
         unpacked += entry.uncompressed
         if unpacked > limits.max_unpacked_size:
@@ -72,7 +83,9 @@ def check_archive(bits: Bits, limits: ArchiveLimits) -> None:
         starts.append(entry.offset)
         ends.append(data + entry.compressed)
         if stat.S_ISLNK(entry.mode):
-            _add_link(links, name, _target(bits, entry, data), entry)
+            if len(links) == MAX_LINKS:
+                raise BitsAtFault(f"The package has more than {MAX_LINKS} symbolic links")
+            links.append(Link(entry, _target(bits, entry, data)))
     _check_overlaps(bits, directory, starts, ends)
     if links:
         _check_links(links)
@@ -83,25 +96,24 @@ def _shown(entry: Entry) -> str:
     return shown(entry.name, entry.flags)
 
 
-def _checked_name(entry: Entry) -> str:
-    """The entry's name as text, if it stays inside the folder that it is unpacked into."""
+def _check_name(entry: Entry) -> None:
+    """The name can be read, and stays inside the folder that the entry is unpacked into."""
     if not entry.name or len(entry.name) > MAX_NAME:
         raise BitsAtFault(
             f"The package has an entry whose name is {len(entry.name)} bytes long; "
             f"it may have 1 to {MAX_NAME}"
         )
     try:
-        name = decoded(entry.name, entry.flags)
+        decoded(entry.name, entry.flags)
     except UnicodeDecodeError:
         raise unreadable(f"the name of entry {_shown(entry)} is not valid UTF-8") from None
-    if "\0" in name:
+    if b"\0" in entry.name:
         raise BitsAtFault(f"The package's entry {_shown(entry)} has a NUL in its name")
-    parts = re.split(r"[/\\]", name)
-    if not parts[0] or _DRIVE.match(name) or ".." in parts:
+    parts = entry.name.replace(b"\\", b"/").split(b"/")
+    if not parts[0] or b".." in parts or _DRIVE.match(entry.name):
         raise BitsAtFault(
             f"The package's entry {_shown(entry)} would be unpacked outside its folder"
         )
-    return name
 
 
 def _check_kind(entry: Entry) -> None:
@@ -123,6 +135,8 @@ def _check_kind(entry: Entry) -> None:
 
 def _check_overlaps(bits: Bits, directory: Directory, starts: array[int], ends: array[int]) -> None:
     """No two entries share bytes: that is how a small zip unpacks to a huge one."""
+    if all(map(operator.le, ends, starts[1:])):
+        return  # in order already, as nearly every tool writes them
     order = sorted(range(len(starts)), key=starts.__getitem__)
     for before, after in pairwise(order):
         if ends[before] > starts[after]:
@@ -131,78 +145,110 @@ def _check_overlaps(bits: Bits, directory: Directory, starts: array[int], ends: 
                     raise BitsAtFault(f"The package's entry {_shown(entry)} overlaps another")
 
 
-def _target(bits: Bits, entry: Entry, data: int) -> str:
-    """Where a symbolic link leads."""
-    too_long = BitsAtFault(f"The package's symbolic link {_shown(entry)} has no usable target")
+def _target(bits: Bits, entry: Entry, data: int) -> bytes:
+    unusable = BitsAtFault(f"The package's symbolic link {_shown(entry)} has no usable target")
     if entry.uncompressed > MAX_TARGET or entry.compressed > 2 * MAX_TARGET:
-        raise too_long
-    raw = bits.read_at(data, entry.compressed)
+        raise unusable
+    target = bits.read_at(data, entry.compressed)
     if entry.method == DEFLATED:
         try:
-            raw = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, MAX_TARGET + 1)
+            target = zlib.decompressobj(-zlib.MAX_WBITS).decompress(target, MAX_TARGET + 1)
         except zlib.error:
             raise unreadable(f"entry {_shown(entry)} can't be decompressed") from None
     elif entry.method != STORED:
-        raise too_long
-    if len(raw) != entry.uncompressed:
-        raise too_long
-    target = raw.decode("utf-8", "surrogateescape")
-    if not target or "\0" in target:
-        raise too_long
+        raise unusable
+    if not target or len(target) != entry.uncompressed or b"\0" in target:
+        raise unusable
     return target
 
 
-def _add_link(links: dict[str, str], name: str, target: str, entry: Entry) -> None:
-    path = _plain(name)
-    if path in links:
-        raise BitsAtFault(f"The package has two symbolic links named {_shown(entry)}")
-    if len(links) == MAX_LINKS:
-        raise BitsAtFault(f"The package has more than {MAX_LINKS} symbolic links")
-    links[path] = target
+def _readings(path: bytes, recoded: bytes) -> tuple[bytes, ...]:
+    r"""What tools take a path for: as it is or recoded, parted by `/` alone or by `\` too."""
+    return path, recoded, path.replace(b"\\", b"/"), recoded.replace(b"\\", b"/")
 
 
-def _plain(name: str) -> str:
-    """The path without empty and `.` parts."""
-    return "/".join(part for part in name.split("/") if part not in ("", "."))
+def _names(entry: Entry) -> tuple[bytes, ...]:
+    return _readings(entry.name, decoded(entry.name, entry.flags).encode())
 
 
-def _check_links(links: dict[str, str]) -> None:
-    """Follows every link through the others: none may lead out of the folder."""
-    for path, target in links.items():
-        shown_path = shown(path.encode("utf-8", "surrogateescape"), 1 << 11)
-        escapes = BitsAtFault(f"The package's symbolic link {shown_path} leads outside its folder")
-        if target.startswith(("/", "\\")) or _DRIVE.match(target):
-            raise escapes
-        where = path.split("/")[:-1]
-        to_go = deque(re.split(r"[/\\]", target))
-        hops = 0
-        while to_go:
-            part = to_go.popleft()
-            if part in ("", "."):
-                continue
-            if part == "..":
-                if not where:
-                    raise escapes
-                where.pop()
-                continue
-            where.append(part)
-            next_target = links.get("/".join(where))
-            if next_target is not None:
-                hops += 1
-                if hops > MAX_HOPS:
-                    raise BitsAtFault(
-                        f"The package's symbolic link {shown_path} leads through too many others"
-                    )
-                where.pop()
-                to_go.extendleft(reversed(re.split(r"[/\\]", next_target)))
+def _keys(path: bytes) -> list[int]:
+    """A number for each folder on the way and for the path itself, equal for equal paths.
+
+    Paths can have thousands of parts, and to compare the paths themselves would take the
+    square of that. Two paths share a number as seldom as 64-bit hashes collide.
+    """
+    keys = [0]
+    for part in path.split(b"/"):
+        if part not in (b"", b"."):
+            keys.append(hash((keys[-1], part)))
+    return keys[1:]
 
 
-def _check_paths_through_links(bits: Bits, directory: Directory, links: dict[str, str]) -> None:
-    """No other entry is unpacked over, or through, a symbolic link."""
-    for entry in read_entries(bits, directory):
-        parts = _plain(decoded(entry.name, entry.flags).replace("\\", "/")).split("/")
-        own = len(parts) if stat.S_ISLNK(entry.mode) else len(parts) + 1
-        if any("/".join(parts[:count]) in links for count in range(1, own)):
+def _check_links(links: list[Link]) -> None:
+    """Follows every link through the others: none may lead out of the folder.
+
+    What is harmless as one tool reads the names may lead out as another does, so this is
+    done for each reading.
+    """
+    for number in range(_READINGS):
+        targets: dict[int, bytes] = {}
+        for link in links:
+            place = _keys(_names(link.entry)[number])
+            if not place:
+                raise _escapes(link)
+            if place[-1] in targets:
+                raise BitsAtFault(f"The package has two symbolic links named {_shown(link.entry)}")
+            targets[place[-1]] = _readings(link.target, link.target)[number]
+        steps = 0
+        for link in links:
+            steps += _follow(link, _keys(_names(link.entry)[number]), targets)
+            if steps > MAX_STEPS:
+                raise BitsAtFault("The package's symbolic links are too entangled to follow")
+
+
+def _follow(link: Link, place: list[int], targets: dict[int, bytes]) -> int:
+    """Follows a link from its place to its end. Returns how many steps that took."""
+    if link.target.startswith((b"/", b"\\")) or _DRIVE.match(link.target):
+        raise _escapes(link)
+    where = place[:-1]
+    to_go = deque(targets[place[-1]].split(b"/"))
+    steps = hops = 0
+    while to_go:
+        steps += 1
+        part = to_go.popleft()
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            if not where:
+                raise _escapes(link)
+            where.pop()
+            continue
+        key = hash((where[-1] if where else 0, part))
+        if key not in targets:
+            where.append(key)
+            continue
+        hops += 1
+        if hops > MAX_HOPS:
             raise BitsAtFault(
-                f"The package's entry {_shown(entry)} would be unpacked through a symbolic link"
+                f"The package's symbolic link {_shown(link.entry)} leads through too many others"
             )
+        to_go.extendleft(reversed(targets[key].split(b"/")))
+    return steps
+
+
+def _escapes(link: Link) -> BitsAtFault:
+    return BitsAtFault(f"The package's symbolic link {_shown(link.entry)} leads outside its folder")
+
+
+def _check_paths_through_links(bits: Bits, directory: Directory, links: list[Link]) -> None:
+    """No other entry is unpacked over, or through, a symbolic link."""
+    places = {_keys(name)[-1] for link in links for name in _names(link.entry)}
+    for entry in read_entries(bits, directory):
+        for name in set(_names(entry)):
+            on_the_way = _keys(name)
+            if stat.S_ISLNK(entry.mode):
+                on_the_way.pop()
+            if not places.isdisjoint(on_the_way):
+                raise BitsAtFault(
+                    f"The package's entry {_shown(entry)} would be unpacked through a symbolic link"
+                )

@@ -18,14 +18,17 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT = 0xFFFF
+_MAX_SHOWN = 100  # characters
 _BLOCK = 256 * 1024  # bytes of the central directory read at a time
 _IN_ZIP64, _IN_ZIP64_SHORT = 0xFFFFFFFF, 0xFFFF
+_ZIP64_FIELDS = ((_IN_ZIP64, 8), (_IN_ZIP64, 8), (_IN_ZIP64, 8), (_IN_ZIP64_SHORT, 4))
 
 ENCRYPTED = 1 << 0
 DESCRIPTOR_FOLLOWS = 1 << 3
 STRONGLY_ENCRYPTED = 1 << 6
 UTF8 = 1 << 11
 MASKED_HEADERS = 1 << 13
+ANY_ENCRYPTION = ENCRYPTED | STRONGLY_ENCRYPTED | MASKED_HEADERS
 
 
 def unreadable(reason: str) -> BitsAtFault:
@@ -61,7 +64,7 @@ class Entry:
 
     @property
     def encrypted(self) -> bool:
-        return bool(self.flags & (ENCRYPTED | STRONGLY_ENCRYPTED | MASKED_HEADERS))
+        return bool(self.flags & ANY_ENCRYPTION)
 
 
 def find_directory(bits: Bits) -> Directory:
@@ -78,41 +81,49 @@ def find_directory(bits: Bits) -> Directory:
         raise unreadable("it has no central directory at its end")
     _, disk, start_disk, here, entries, size, offset, _ = _END.unpack_from(tail, at)
     end = tail_offset + at
-    if _IN_ZIP64_SHORT in (disk, start_disk, here, entries) or _IN_ZIP64 in (size, offset):
-        zip64 = _find_zip64(bits, end)
-        if zip64 is not None:
-            stated = (disk, start_disk, here, entries, size, offset)
-            end, *values = zip64
-            saturated = (_IN_ZIP64_SHORT,) * 4 + (_IN_ZIP64,) * 2
-            for value, told, full in zip(values, stated, saturated, strict=True):
-                if told not in (value, full):
-                    raise unreadable("its two end records disagree")
-            disk, start_disk, here, entries, size, offset = values
+    record_stated = None
+    zip64 = _find_zip64(bits, end)
+    if zip64 is not None:
+        stated = (disk, start_disk, here, entries, size, offset)
+        end, record_stated, *values = zip64
+        saturated = (_IN_ZIP64_SHORT,) * 4 + (_IN_ZIP64,) * 2
+        for value, told, full in zip(values, stated, saturated, strict=True):
+            if told not in (value, full):
+                raise unreadable("its two end records disagree")
+        disk, start_disk, here, entries, size, offset = values
     if disk or start_disk or here != entries:
         raise unreadable("it is one part of several")
     base = end - size - offset
     if base < 0:
         raise unreadable("its central directory lies outside the file")
+    if record_stated is not None and record_stated + base != end:
+        raise unreadable("its zip64 end record is not where it says")
     return Directory(offset + base, size, entries, base)
 
 
-def _find_zip64(bits: Bits, end: int) -> tuple[int, int, int, int, int, int, int] | None:
-    """The zip64 end record, and where it begins; None if there is none before `end`."""
+def _find_zip64(bits: Bits, end: int) -> tuple[int, ...] | None:
+    """The zip64 end record; None if there is none before `end`.
+
+    First where it begins, then where the zip says that it begins (which does not count what
+    was put in front of the zip), then its disks, entries, size and offset.
+    """
     at = end - _LOCATOR.size
     locator = bits.read_at(at, _LOCATOR.size) if at >= 0 else b""
-    if not locator.startswith(b"PK\6\7"):
+    if len(locator) < _LOCATOR.size or not locator.startswith(b"PK\6\7"):
         return None
     _, disk, stated, disks = _LOCATOR.unpack(locator)
     if disk or disks > 1:
         raise unreadable("it is one part of several")
-    # Data put in front of the zip moves the record: it ends where the locator begins.
-    for record_at in (stated, at - _END64.size):
-        record = bits.read_at(record_at, _END64.size) if 0 <= record_at < at else b""
-        if len(record) == _END64.size and record.startswith(b"PK\6\6"):
-            _, length, _, _, disk, start, here, entries, size, offset = _END64.unpack(record)
-            if record_at + 12 + length == at:
-                return record_at, disk, start, here, entries, size, offset
-    raise unreadable("its zip64 end record is not where it says")
+    # A longer record is only for encrypted directories. As it could hold a second record,
+    # which some tools would take for the first, it is refused.
+    record_at = at - _END64.size
+    record = bits.read_at(record_at, _END64.size) if record_at >= 0 else b""
+    if len(record) < _END64.size or not record.startswith(b"PK\6\6"):
+        raise unreadable("its zip64 end record is not where it says")
+    _, length, _, _, disk, start, here, entries, size, offset = _END64.unpack(record)
+    if length != _END64.size - 12:
+        raise unreadable("its zip64 end record has another length than it says")
+    return record_at, stated, disk, start, here, entries, size, offset
 
 
 def read_entries(bits: Bits, directory: Directory) -> Iterator[Entry]:
@@ -136,43 +147,48 @@ def read_entries(bits: Bits, directory: Directory) -> Iterator[Entry]:
         extra = block[name_at + name_length : name_at + name_length + extra_length]
         if len(name) + len(extra) < name_length + extra_length:
             raise unreadable("its central directory breaks off")
-        yield _entry(fields, name, extra, directory.base)
+        yield _entry(fields, name, extra, directory)
         at += length
     if at != end:
         raise unreadable("its central directory has another length than it says")
 
 
-def _entry(fields: tuple[Any, ...], name: bytes, extra: bytes, base: int) -> Entry:
+def _entry(fields: tuple[Any, ...], name: bytes, extra: bytes, directory: Directory) -> Entry:
     if fields[0] != b"PK\1\2":
         raise unreadable("its central directory holds something else than entries")
     flags, method = fields[3], fields[4]
     crc, compressed, uncompressed = fields[7:10]
     disk, external, offset = fields[13], fields[15], fields[16]
-    uncompressed, compressed, offset = _zip64(
-        extra, (uncompressed, compressed, offset), shown(name, flags)
-    )
-    if disk not in (0, _IN_ZIP64_SHORT):
+    if _IN_ZIP64 in (uncompressed, compressed, offset) or disk == _IN_ZIP64_SHORT:
+        uncompressed, compressed, offset, disk = _zip64(
+            extra, (uncompressed, compressed, offset, disk), shown(name, flags)
+        )
+    if disk:
         raise unreadable("it is one part of several")
-    return Entry(name, flags, method, crc, compressed, uncompressed, offset + base, external >> 16)
+    offset += directory.base
+    if offset >= directory.offset:
+        raise unreadable(f"entry {shown(name, flags)} does not lie before the central directory")
+    return Entry(name, flags, method, crc, compressed, uncompressed, offset, external >> 16)
 
 
 def _zip64(extra: bytes, values: tuple[int, ...], name: str) -> tuple[int, ...]:
-    """The values, with those that did not fit taken from the zip64 extra field."""
-    if _IN_ZIP64 not in values:
-        return values
+    """The values, with those that did not fit taken from the zip64 extra field.
+
+    They are the unpacked size, the packed size, the offset and the disk, or the first of these.
+    """
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == 1:
             field = extra[at + 4 : at + 4 + length]
             found, taken = [], 0
-            for value in values:
-                if value == _IN_ZIP64:
-                    if len(field) < taken + 8:
-                        raise unreadable(f"the zip64 field of entry {name} is too short")
-                    value = int.from_bytes(field[taken : taken + 8], "little")
-                    taken += 8
+            for value, (full, width) in zip(values, _ZIP64_FIELDS, strict=False):
+                if value == full:
+                    value = int.from_bytes(field[taken : taken + width], "little")
+                    taken += width
                 found.append(value)
+            if len(field) < max(length, taken):
+                raise unreadable(f"the zip64 field of entry {name} is too short")
             return tuple(found)
         at += 4 + length
     raise unreadable(f"entry {name} has no zip64 field, and needs one")
@@ -180,30 +196,35 @@ def _zip64(extra: bytes, values: tuple[int, ...], name: str) -> tuple[int, ...]:
 
 def check_local_header(bits: Bits, entry: Entry) -> int:
     """Where the entry's data begins. Raises `BitsAtFault` where the headers disagree."""
-    name = shown(entry.name, entry.flags)
     header = bits.read_at(entry.offset, _LOCAL.size + len(entry.name))
     if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
-        raise unreadable(f"entry {name} is not where the central directory says")
+        raise _local_fault(entry, "is not where the central directory says")
     fields = _LOCAL.unpack_from(header)
     flags, method = fields[2], fields[3]
     crc, compressed, uncompressed, name_length, extra_length = fields[6:11]
     if header[_LOCAL.size :] != entry.name or name_length != len(entry.name):
-        raise unreadable(f"entry {name} has another name in its own header")
+        raise _local_fault(entry, "has another name in its own header")
     extra_at = entry.offset + _LOCAL.size + name_length
     if _IN_ZIP64 in (compressed, uncompressed):
         extra = bits.read_at(extra_at, extra_length)
+        name = shown(entry.name, entry.flags)
         uncompressed, compressed = _zip64(extra, (uncompressed, compressed), name)
     stated = (crc, compressed, uncompressed)
     known = (entry.crc, entry.compressed, entry.uncompressed)
     later = flags & DESCRIPTOR_FOLLOWS and all(
         value in (0, told) for value, told in zip(stated, known, strict=True)
     )
-    mask = ENCRYPTED | STRONGLY_ENCRYPTED | DESCRIPTOR_FOLLOWS
-    if method != entry.method or flags & mask != entry.flags & mask:
-        raise unreadable(f"entry {name} has another method or other flags in its own header")
+    if method != entry.method:
+        raise _local_fault(entry, "has another method in its own header")
+    if flags & ANY_ENCRYPTION != entry.flags & ANY_ENCRYPTION:
+        raise _local_fault(entry, "is encrypted by only one of its headers")
     if stated != known and not later:
-        raise unreadable(f"entry {name} has another size or checksum in its own header")
+        raise _local_fault(entry, "has another size or checksum in its own header")
     return int(extra_at + extra_length)
+
+
+def _local_fault(entry: Entry, reason: str) -> BitsAtFault:
+    return unreadable(f"entry {shown(entry.name, entry.flags)} {reason}")
 
 
 def decoded(name: bytes, flags: int) -> str:
@@ -214,4 +235,5 @@ def decoded(name: bytes, flags: int) -> str:
 def shown(name: bytes, flags: int) -> str:
     """An entry's name as an error shows it: quoted, printable, and not too long."""
     text = name.decode("utf-8" if flags & UTF8 else "cp437", "replace")
-    return repr(text if len(text) <= 100 else f"{text[:97]}...")
+    quoted = repr(text[:_MAX_SHOWN])  # escapes can make it ten times as long
+    return quoted if len(quoted) <= _MAX_SHOWN else f"{quoted[: _MAX_SHOWN - 4]}...{quoted[-1]}"
