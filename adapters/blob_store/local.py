@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,8 +78,10 @@ class LocalBlobs:
     def clear_incoming(self, older_than: float) -> None:
         """Removes what a crash left of blobs that had not appeared yet."""
         for path in (self.folder / INCOMING).iterdir():
-            if path.stat().st_mtime < older_than:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # it appeared as a blob meanwhile
+                # a link has its file's time of writing: what counts is when it was linked
+                if path.stat().st_ctime < older_than:
+                    path.unlink()
 
     def _path(self, key: str) -> Path:
         return self.folder / key

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -129,10 +130,13 @@ class Consumer:
             self._threads.append(thread)
 
     def stop(self, timeout: float) -> bool:
-        """Takes no more messages and waits for those in hand; whether they were all finished.
+        """Takes no more messages and waits, up to `timeout` seconds, for those in hand.
+
+        Returns whether they were all finished.
 
         What is not finished was not acknowledged either: the log knows it is to be done.
         """
+        deadline = time.monotonic() + timeout
         self._stopping.set()
         self._bus.wake()
         receiver, *workers = self._threads
@@ -140,7 +144,7 @@ class Consumer:
         for _ in workers:
             self._received.put(None)
         for worker in workers:
-            worker.join(timeout)
+            worker.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _receive(self) -> None:

@@ -58,15 +58,20 @@ def _transport_class(wakeups: _Wakeups) -> type[memory.Transport]:
 
     class Transport(memory.Transport):
         global_state = BrokerState()
+        _seen = 0  # wake-ups that whoever drains had a chance to react to
 
         def drain_events(self, connection: Any, timeout: float | None = None) -> None:
-            """Delivers one message; returns without one if woken for another reason."""
-            seen = wakeups.count
+            """Delivers one message; returns without one if woken since the last time."""
+            missed = wakeups.count > self._seen
+            self._seen = wakeups.count
             try:
                 self.cycle.get(self._deliver, timeout=timeout)
             except Empty:
-                if not wakeups.wait(seen, timeout):
+                if missed:
+                    return
+                if not wakeups.wait(self._seen, timeout):
                     raise TimeoutError from None
+                self._seen = wakeups.count
                 with contextlib.suppress(Empty):
                     self.cycle.get(self._deliver, timeout=timeout)
 

@@ -59,7 +59,9 @@ class Upload:
     def _take_file(self, req: falcon.Request, guid: str) -> Committed:
         """Form 2: a front server has put the bits into the upload directory."""
         form = parse_qs(
-            req.bounded_stream.read().decode("utf-8", "surrogateescape"), keep_blank_values=True
+            req.bounded_stream.read().decode("utf-8", "surrogateescape"),
+            keep_blank_values=True,
+            errors="surrogateescape",  # a file's name need not be UTF-8
         )
         path = form.get("bits_path", [""])[-1]
         if not path:

@@ -120,7 +120,8 @@ class LocalStaging:
                 "device": status.st_dev,
                 "inode": status.st_ino,
                 "modified": status.st_mtime_ns,
-            }
+            },
+            errors="surrogateescape",
         )
         return StagedBits(f"{SCHEME}:{name}?{consumed}", 0, status.st_size)
 
@@ -147,11 +148,12 @@ class LocalStaging:
         self._path(uri).unlink(missing_ok=True)
 
     def names(self, older_than: float) -> Iterator[str]:
-        """The names of the files last written before `older_than` (seconds since the epoch)."""
+        """The names of the files staged before `older_than` (seconds since the epoch)."""
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 try:
-                    if entry.stat(follow_symlinks=False).st_mtime < older_than:
+                    # of a file taken by a link, the time of writing is its front server's
+                    if entry.stat(follow_symlinks=False).st_ctime < older_than:
                         yield entry.name
                 except FileNotFoundError:
                     continue
@@ -172,7 +174,7 @@ class LocalStaging:
 
     @staticmethod
     def _consumed(uri: str) -> _Consumed | None:
-        query = parse_qs(urlsplit(uri).query)
+        query = parse_qs(urlsplit(uri).query, errors="surrogateescape")
         if "path" not in query:
             return None
         return _Consumed(

@@ -1,0 +1,324 @@
+"""The blob store's port: every adapter passes these tests."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from adapters.bits import FileBits
+from adapters.blob_store.local import LocalBlobs
+from adapters.staging.local import LocalStaging
+from domain.errors import BlobMissing, StagedBitsMissing
+from domain.package import StagedBits, StoredBits
+from domain.ports import BlobStore
+
+KEY, OTHER = "ab/cd/guid-1", "ab/ce/guid-2"
+BITS = random.Random(1).randbytes(3 * (1 << 20) + 17)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A blob store and the staging that it takes bits from."""
+
+    blobs: BlobStore
+    stage: Callable[[bytes], StagedBits]
+    unstage: Callable[[StagedBits], None]
+    staged: Callable[[StagedBits], bytes]
+
+    def content(self, key: str) -> bytes:
+        with self.blobs.open(key) as bits:
+            content = b"".join(bytes(chunk) for chunk in bits.chunks())
+            assert bits.size == len(content)
+        return content
+
+
+def local(tmp_path: Path) -> Shelf:
+    staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
+    staging.prepare()
+    blobs = LocalBlobs(tmp_path / "blobs", staging)
+    blobs.prepare()
+
+    def stage(content: bytes) -> StagedBits:
+        file = staging.create()
+        file.write(content)
+        file.seal()
+        file.close()
+        return StagedBits(file.uri, 0, len(content))
+
+    def staged(where: StagedBits) -> bytes:
+        with staging.open(where) as bits:
+            return bits.read_at(0, bits.size)
+
+    return Shelf(blobs, stage, lambda where: staging.discard(where.uri), staged)
+
+
+SHELVES: dict[str, Callable[[Path], Shelf]] = {"local": local}
+
+
+@pytest.fixture(params=SHELVES)
+def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+    return SHELVES[request.param](tmp_path)
+
+
+class TestBlobStore:
+    @pytest.mark.parametrize("content", [b"", b"x", BITS], ids=["empty", "one byte", "3 MiB"])
+    def test_stored_bits_are_read_back(self, shelf: Shelf, content: bytes) -> None:
+        """To the byte, and their size is told."""
+        assert shelf.blobs.store(KEY, shelf.stage(content)) == StoredBits(KEY, len(content))
+        assert shelf.content(KEY) == content
+
+    @pytest.mark.parametrize(
+        ("offset", "length"), [(0, 100), (100, 1000), (1, len(BITS) - 1), (len(BITS), 0)]
+    )
+    def test_a_slice_of_a_body_is_stored(self, shelf: Shelf, offset: int, length: int) -> None:
+        """The bits alone, not the form around them."""
+        staged = shelf.stage(BITS)
+        slice_ = StagedBits(staged.uri, offset, length)
+        assert shelf.blobs.store(KEY, slice_).size == length
+        assert shelf.content(KEY) == BITS[offset : offset + length]
+
+    def test_storing_leaves_the_staged_bits(self, shelf: Shelf) -> None:
+        """And they may be removed afterwards: the blob is its own."""
+        staged = shelf.stage(BITS)
+        shelf.blobs.store(KEY, staged)
+        assert shelf.staged(staged) == BITS
+        shelf.unstage(staged)
+        assert shelf.content(KEY) == BITS
+
+    def test_storing_again_replaces(self, shelf: Shelf) -> None:
+        """The same bits or others; the last ones stay."""
+        staged = shelf.stage(b"same")
+        shelf.blobs.store(KEY, staged)
+        shelf.blobs.store(KEY, staged)
+        assert shelf.content(KEY) == b"same"
+        shelf.blobs.store(KEY, shelf.stage(b"other"))
+        assert shelf.content(KEY) == b"other"
+
+    def test_staged_bits_that_are_missing_are_told(self, shelf: Shelf) -> None:
+        """And what was stored before stays."""
+        staged = shelf.stage(b"gone")
+        shelf.unstage(staged)
+        shelf.blobs.store(KEY, shelf.stage(b"before"))
+        with pytest.raises(StagedBitsMissing):
+            shelf.blobs.store(KEY, staged)
+        assert shelf.content(KEY) == b"before"
+
+    def test_a_blob_appears_whole_or_not_at_all(self, shelf: Shelf) -> None:
+        """Staged bits that end too early make no blob, and harm none that is there."""
+        staged = shelf.stage(b"short")
+        with pytest.raises(OSError):
+            shelf.blobs.store(KEY, StagedBits(staged.uri, 1, 100))
+        with pytest.raises(BlobMissing):
+            shelf.blobs.open(KEY)
+        shelf.blobs.store(KEY, shelf.stage(b"before"))
+        with pytest.raises(OSError):
+            shelf.blobs.store(KEY, StagedBits(staged.uri, 1, 100))
+        assert shelf.content(KEY) == b"before"
+
+    def test_a_missing_blob_is_told(self, shelf: Shelf) -> None:
+        """By opening and by copying it."""
+        with pytest.raises(BlobMissing):
+            shelf.blobs.open(KEY)
+        with pytest.raises(BlobMissing):
+            shelf.blobs.copy(KEY, OTHER)
+        with pytest.raises(BlobMissing):
+            shelf.blobs.open(OTHER)
+
+    def test_deleting_removes_once_and_again(self, shelf: Shelf) -> None:
+        """A blob that is not there is no error."""
+        shelf.blobs.store(KEY, shelf.stage(b"x"))
+        shelf.blobs.delete(KEY)
+        with pytest.raises(BlobMissing):
+            shelf.blobs.open(KEY)
+        shelf.blobs.delete(KEY)
+        shelf.blobs.store(KEY, shelf.stage(b"y"))
+        assert shelf.content(KEY) == b"y"
+
+    @pytest.mark.parametrize("content", [b"", BITS], ids=["empty", "3 MiB"])
+    def test_a_copy_is_a_blob_of_its_own(self, shelf: Shelf, content: bytes) -> None:
+        """It outlives the blob that it was made of, and the other way round."""
+        shelf.blobs.store(KEY, shelf.stage(content))
+        assert shelf.blobs.copy(KEY, OTHER) == StoredBits(OTHER, len(content))
+        assert shelf.blobs.copy(KEY, OTHER) == StoredBits(OTHER, len(content))
+        shelf.blobs.delete(KEY)
+        assert shelf.content(OTHER) == content
+        shelf.blobs.copy(OTHER, KEY)
+        shelf.blobs.delete(OTHER)
+        assert shelf.content(KEY) == content
+
+    def test_replacing_a_blob_does_not_change_its_copies(self, shelf: Shelf) -> None:
+        """Nor what somebody reads at the moment."""
+        shelf.blobs.store(KEY, shelf.stage(b"before"))
+        shelf.blobs.copy(KEY, OTHER)
+        with shelf.blobs.open(KEY) as bits:
+            shelf.blobs.store(KEY, shelf.stage(b"behind"))
+            assert bits.read_at(0, 100) == b"before"
+        assert (shelf.content(KEY), shelf.content(OTHER)) == (b"behind", b"before")
+
+    def test_a_reader_keeps_what_it_opened(self, shelf: Shelf) -> None:
+        """A download that runs while the package is deleted is finished."""
+        shelf.blobs.store(KEY, shelf.stage(BITS))
+        with shelf.blobs.open(KEY) as bits:
+            shelf.blobs.delete(KEY)
+            assert b"".join(bytes(chunk) for chunk in bits.chunks()) == BITS
+
+    @pytest.mark.parametrize(
+        ("offset", "length", "found"),
+        [
+            (0, 3, b"012"),
+            (7, 3, b"789"),
+            (7, 100, b"789"),
+            (10, 5, b""),
+            (99, 5, b""),
+            (3, 0, b""),
+        ],
+    )
+    def test_bits_are_read_at_any_place(
+        self, shelf: Shelf, offset: int, length: int, found: bytes
+    ) -> None:
+        """Fewer at the end, and never what lies behind the bits in a body."""
+        staged = shelf.stage(b"head0123456789tail")
+        shelf.blobs.store(KEY, StagedBits(staged.uri, 4, 10))
+        with shelf.blobs.open(KEY) as bits:
+            assert bits.read_at(offset, length) == found
+            assert bits.size == 10
+
+    def test_many_store_and_copy_at_a_time(self, shelf: Shelf) -> None:
+        """The same key too: each blob is whole, of one of them."""
+        contents = [bytes([number]) * 100_000 for number in range(8)]
+
+        def work(number: int) -> None:
+            staged = shelf.stage(contents[number])
+            for _ in range(5):
+                shelf.blobs.store(KEY, staged)
+                shelf.blobs.copy(KEY, f"xy/{number}/copy")
+                shelf.blobs.store(f"xy/{number}/own", staged)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+        assert shelf.content(KEY) in contents
+        for number in range(8):
+            assert shelf.content(f"xy/{number}/copy") in contents
+            assert shelf.content(f"xy/{number}/own") == contents[number]
+
+
+@dataclass(frozen=True)
+class LocalShelf:
+    folder: Path
+    staging: LocalStaging
+    blobs: LocalBlobs
+    stage: Callable[[bytes], StagedBits]
+
+    def files(self) -> set[str]:
+        return {
+            str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()
+        }
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> LocalShelf:
+    shelf = local(tmp_path)
+    assert isinstance(shelf.blobs, LocalBlobs)
+    staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
+    return LocalShelf(tmp_path / "blobs", staging, shelf.blobs, shelf.stage)
+
+
+class NoLinks(LocalBlobs):
+    """On a file system that can't make hard links."""
+
+    def _link(self, source: Path, target: Path) -> None:
+        with FileBits.of_file(source) as bits:
+            self._copy(bits, 0, bits.size, target)
+
+
+class TestLocalBlobs:
+    """What only folders promise."""
+
+    def test_a_whole_file_is_linked_and_a_slice_is_copied(self, folders: LocalShelf) -> None:
+        """Storing a gigabyte that is a file of its own takes no second gigabyte."""
+        staged = folders.stage(b"0123456789")
+        origin = folders.staging.folder / folders.staging.name_of(staged.uri)
+        folders.blobs.store(KEY, staged)
+        assert (folders.folder / KEY).samefile(origin)
+        folders.blobs.store(OTHER, StagedBits(staged.uri, 0, 9))
+        assert not (folders.folder / OTHER).samefile(origin)
+        folders.blobs.copy(KEY, OTHER)
+        assert (folders.folder / OTHER).samefile(origin)
+
+    def test_without_hard_links_bits_are_copied(self, folders: LocalShelf) -> None:
+        """Slower, with the same outcome."""
+        blobs = NoLinks(folders.folder, folders.staging)
+        blobs.store(KEY, folders.stage(BITS))
+        blobs.copy(KEY, OTHER)
+        assert (folders.folder / OTHER).read_bytes() == BITS
+        assert not (folders.folder / OTHER).samefile(folders.folder / KEY)
+
+    def test_nothing_is_left_behind(self, folders: LocalShelf) -> None:
+        """Whether storing succeeds, is repeated, or fails."""
+        staged = folders.stage(b"x")
+        folders.blobs.store(KEY, staged)
+        folders.blobs.store(KEY, staged)
+        folders.blobs.copy(KEY, OTHER)
+        folders.blobs.copy(KEY, OTHER)
+        with pytest.raises(OSError):
+            folders.blobs.store("zz/zz/never", StagedBits(staged.uri, 0, 100))
+        assert folders.files() == {KEY, OTHER}
+
+    def test_keys_are_those_of_blobs_older_than_a_moment(self, folders: LocalShelf) -> None:
+        """However old the bits in them are; what is still being made is no blob."""
+        folders.blobs.store(KEY, folders.stage(b"x"))
+        (folders.folder / "incoming" / "half").write_bytes(b"x")
+        assert list(folders.blobs.keys(time.time() - 60)) == []
+        assert list(folders.blobs.keys(time.time() + 60)) == [KEY]
+
+    def test_what_a_crash_left_is_cleared(self, folders: LocalShelf) -> None:
+        """If it is old enough; blobs stay."""
+        folders.blobs.store(KEY, folders.stage(b"x"))
+        (folders.folder / "incoming" / "half").write_bytes(b"x")
+        folders.blobs.clear_incoming(time.time() - 60)
+        assert folders.files() == {KEY, "incoming/half"}
+        folders.blobs.clear_incoming(time.time() + 60)
+        assert folders.files() == {KEY}
+
+    def test_a_blob_being_made_of_old_bits_is_not_cleared(self, folders: LocalShelf) -> None:
+        """A copy of a blob of last year was begun just now, whatever the file's own time is."""
+        folders.blobs.store(KEY, folders.stage(b"x"))
+        age(folders.folder / KEY)
+        (folders.folder / "incoming" / "now").hardlink_to(folders.folder / KEY)
+        folders.blobs.clear_incoming(time.time() - 3600)
+        assert folders.files() == {KEY, "incoming/now"}
+
+    def test_clearing_does_not_mind_blobs_that_appear_meanwhile(self, folders: LocalShelf) -> None:
+        """It runs beside workers, whose files come and go."""
+        staged = folders.stage(b"x")
+        stopping = threading.Event()
+
+        def work() -> None:
+            while not stopping.is_set():
+                folders.blobs.store(KEY, staged)
+                folders.blobs.copy(KEY, OTHER)
+
+        with ThreadPoolExecutor(3) as pool:
+            working = [pool.submit(work) for _ in range(3)]
+            try:
+                for _ in range(1000):
+                    folders.blobs.clear_incoming(time.time() - 3600)
+            finally:
+                stopping.set()
+            for worker in working:
+                worker.result()
+        assert folders.files() == {KEY, OTHER}
+
+
+def age(path: Path) -> None:
+    """Makes a file's content last written a year ago."""
+    then = time.time() - 365 * 86_400
+    os.utime(path, (then, then))

@@ -1,0 +1,435 @@
+"""The bus's port: every adapter passes these tests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import kombu
+import orjson
+import pytest
+
+from adapters.bus.bus import EVENTS, HASHING, STORAGE, Bus, Consumer, Handler
+from adapters.bus.memory import MemoryBus
+from adapters.bus.messages import CONTENT_TYPE, Message
+from tests.support.waiting import eventually
+
+LONG = 3600.0  # seconds that no test waits for
+
+
+def memory() -> MemoryBus:
+    return MemoryBus()
+
+
+BUSES: dict[str, Callable[[], Bus]] = {"memory": memory}
+
+
+@pytest.fixture(params=BUSES)
+def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
+    bus = BUSES[request.param]()
+    bus.declare()
+    yield bus
+    bus.close()
+
+
+def message(number: int, kind: str = "package.upload_started") -> Message:
+    body = orjson.dumps({"id": f"guid-1/{number}", "type": kind, "text": "ü😀"})
+    return Message(f"guid-1/{number}", kind, body)
+
+
+@dataclass
+class Handled:
+    """A handler that remembers; it can be held up, and told to fail."""
+
+    messages: list[Message] = field(default_factory=list)
+    failing: set[str] = field(default_factory=set)
+    gate: threading.Event = field(default_factory=threading.Event)
+    running: int = 0
+    most_running: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def __call__(self, message: Message) -> None:
+        with self.lock:
+            self.running += 1
+            self.most_running = max(self.running, self.most_running)
+        self.gate.wait(20)
+        with self.lock:
+            self.running -= 1
+            self.messages.append(message)
+        if message.id in self.failing:
+            raise RuntimeError("told to fail")
+
+    @property
+    def ids(self) -> list[str]:
+        return [message.id for message in self.messages]
+
+
+Consume = Callable[..., Consumer]
+
+
+@pytest.fixture
+def consume(bus: Bus) -> Iterator[Consume]:
+    """Starts consumers, and stops them at the end."""
+    with ExitStack() as stack:
+
+        def start(handler: Handler, queue: str = STORAGE, concurrency: int = 1) -> Consumer:
+            consumer = Consumer(bus, queue, handler, concurrency)
+            consumer.start()
+            stack.callback(consumer.stop, 10)
+            return consumer
+
+        yield start
+
+
+@dataclass(frozen=True)
+class Subscriber:
+    """Another system: a queue of its own, bound to what it wants to hear."""
+
+    connection: Any
+    heard: list[Any]
+
+    def until(self, count: int) -> list[Any]:
+        def drained() -> bool:
+            while len(self.heard) < count:
+                try:
+                    self.connection.drain_events(timeout=1)
+                except TimeoutError:
+                    return False
+            return True
+
+        eventually(drained)
+        return self.heard
+
+
+@pytest.fixture
+def subscribe(bus: Bus) -> Iterator[Callable[[str, str], Subscriber]]:
+    with ExitStack() as stack:
+
+        def start(name: str, routing_key: str) -> Subscriber:
+            connection = stack.enter_context(bus.connect())
+            channel = stack.enter_context(connection.channel())
+            heard: list[Any] = []
+
+            def hear(delivery: Any) -> None:
+                heard.append(delivery)
+                delivery.ack()
+
+            queue = kombu.Queue(name, EVENTS, routing_key=routing_key)
+            stack.enter_context(kombu.Consumer(channel, [queue], on_message=hear))
+            return Subscriber(connection, heard)
+
+        yield start
+
+
+class TestBus:
+    def test_published_events_reach_the_work_queues_by_their_type(
+        self, bus: Bus, consume: Consume
+    ) -> None:
+        """Storage is told of uploads, hashing of stored bits, both of what was resumed."""
+        storing, hashing = Handled(), Handled()
+        consume(storing, STORAGE)
+        consume(hashing, HASHING)
+        kinds = [
+            "package.created", "package.upload_started", "package.copy_started",
+            "package.bits_stored", "package.hash_computed", "package.processing_failed",
+            "package.processing_resumed", "package.expired", "package.deleted",
+        ]  # fmt: skip
+        bus.publish([message(number, kind) for number, kind in enumerate(kinds)])
+        eventually(lambda: len(storing.messages) == 7 and len(hashing.messages) == 2)
+        assert [m.type for m in hashing.messages] == [
+            "package.bits_stored",
+            "package.processing_resumed",
+        ]
+        assert [m.type for m in storing.messages] == [
+            "package.upload_started", "package.copy_started", "package.hash_computed",
+            "package.processing_failed", "package.processing_resumed", "package.expired",
+            "package.deleted",
+        ]  # fmt: skip
+
+    def test_a_subscriber_hears_every_event_in_order(
+        self, bus: Bus, subscribe: Callable[[str, str], Subscriber]
+    ) -> None:
+        """On a queue of its own, whatever the work queues do, as CloudEvents."""
+        subscriber = subscribe("theirs", "package.#")
+        sent = [message(number, f"package.kind_{number % 3}") for number in range(100)]
+        bus.publish(sent[:60])
+        bus.publish(sent[60:])
+        heard = subscriber.until(100)
+        assert [as_bytes(delivery.body) for delivery in heard] == [m.body for m in sent]
+        assert heard[0].content_type == CONTENT_TYPE
+        assert heard[0].properties["message_id"] == sent[0].id
+        assert heard[0].properties["type"] == sent[0].type
+
+    def test_subscribers_hear_what_they_asked_for(
+        self, bus: Bus, subscribe: Callable[[str, str], Subscriber]
+    ) -> None:
+        """One kind or all; each has its own copy."""
+        everything = subscribe("everything", "package.#")
+        deletions = subscribe("deletions", "package.deleted")
+        bus.publish([message(1, "package.created"), message(2, "package.deleted")])
+        assert len(everything.until(2)) == 2
+        assert [m.properties["message_id"] for m in deletions.until(1)] == ["guid-1/2"]
+
+    def test_a_message_is_handled_as_it_was_sent(self, bus: Bus, consume: Consume) -> None:
+        """Body, type, id and headers."""
+        handled = Handled()
+        consume(handled)
+        sent = replace(message(1), headers={"x-attempt": 3, "x-flag": True})
+        bus.send(STORAGE, sent)
+        eventually(lambda: handled.messages)
+        got = handled.messages[0]
+        assert (got.id, got.type, as_bytes(got.body)) == (sent.id, sent.type, sent.body)
+        assert (got.headers["x-attempt"], got.headers["x-flag"]) == (3, True)
+
+    def test_what_is_sent_goes_to_one_work_queue_only(
+        self,
+        bus: Bus,
+        consume: Consume,
+        subscribe: Callable[[str, str], Subscriber],
+    ) -> None:
+        """Work handed out again is nobody else's business."""
+        subscriber = subscribe("theirs", "package.#")
+        storing, hashing = Handled(), Handled()
+        consume(storing, STORAGE)
+        consume(hashing, HASHING)
+        bus.send(HASHING, message(1))
+        eventually(lambda: hashing.messages)
+        bus.publish([message(2)])
+        eventually(lambda: storing.messages)
+        assert (storing.ids, hashing.ids) == (["guid-1/2"], ["guid-1/1"])
+        assert [m.properties["message_id"] for m in subscriber.until(1)] == ["guid-1/2"]
+
+    def test_messages_wait_for_a_consumer(self, bus: Bus, consume: Consume) -> None:
+        """What was sent before it came is not lost, and in order."""
+        for number in range(20):
+            bus.send(STORAGE, message(number))
+        handled = Handled()
+        consume(handled)
+        eventually(lambda: len(handled.messages) == 20)
+        assert handled.ids == [f"guid-1/{number}" for number in range(20)]
+
+    def test_declaring_again_changes_nothing(self, bus: Bus, consume: Consume) -> None:
+        """Every process declares what it needs when it starts."""
+        bus.send(STORAGE, message(1))
+        bus.declare()
+        handled = Handled()
+        consume(handled)
+        eventually(lambda: handled.messages)
+        assert handled.ids == ["guid-1/1"]
+
+    def test_a_short_delay_does_not_wait_behind_a_long_one(
+        self, bus: Bus, consume: Consume
+    ) -> None:
+        """Messages come back in the order in which they are due."""
+        handled = Handled()
+        consume(handled)
+        bus.send_later(STORAGE, message(9), LONG)
+        for number, delay in ((3, 0.15), (1, 0.05), (2, 0.1)):
+            bus.send_later(STORAGE, message(number), delay)
+        eventually(lambda: len(handled.messages) >= 3)
+        assert handled.ids == ["guid-1/1", "guid-1/2", "guid-1/3"]
+
+    def test_a_delayed_message_keeps_its_headers(self, bus: Bus, consume: Consume) -> None:
+        """They say which try it is."""
+        handled = Handled()
+        consume(handled)
+        bus.send_later(STORAGE, replace(message(1), headers={"x-attempt": 4}), 0.001)
+        eventually(lambda: handled.messages)
+        assert handled.messages[0].headers["x-attempt"] == 4
+
+
+class TestConsumer:
+    def test_a_handler_that_raises_does_not_stop_it(self, bus: Bus, consume: Consume) -> None:
+        """The message is done with; the next ones are handled."""
+        handled = Handled(failing={"guid-1/0", "guid-1/2"})
+        consume(handled)
+        for number in range(5):
+            bus.send(STORAGE, message(number))
+        eventually(lambda: len(handled.messages) >= 5)
+        assert handled.ids == [f"guid-1/{number}" for number in range(5)]
+
+    def test_as_many_are_handled_at_a_time_as_were_asked_for(
+        self, bus: Bus, consume: Consume
+    ) -> None:
+        """No more, and no fewer while there is enough to do."""
+        handled = Handled()
+        handled.gate.clear()
+        consume(handled, STORAGE, 3)
+        for number in range(10):
+            bus.send(STORAGE, message(number))
+        eventually(lambda: handled.running == 3)
+        handled.gate.set()
+        eventually(lambda: len(handled.messages) == 10)
+        assert handled.most_running == 3
+        assert sorted(handled.ids) == sorted(f"guid-1/{number}" for number in range(10))
+
+    def test_what_it_does_not_work_on_is_left_for_others(self, bus: Bus, consume: Consume) -> None:
+        """A consumer that is busy holds back no message that another could handle."""
+        busy, idle = Handled(), Handled()
+        busy.gate.clear()
+        consume(busy, STORAGE, 1)
+        bus.send(STORAGE, message(0))
+        eventually(lambda: busy.running)
+        for number in range(1, 6):
+            bus.send(STORAGE, message(number))
+        consume(idle, STORAGE, 1)
+        eventually(lambda: len(idle.messages) == 5)
+        busy.gate.set()
+        eventually(lambda: busy.messages)
+        assert busy.ids == ["guid-1/0"]
+
+    def test_stopping_finishes_what_is_in_hand(self, bus: Bus, consume: Consume) -> None:
+        """And takes nothing more."""
+        handled = Handled()
+        handled.gate.clear()
+        consumer = consume(handled, STORAGE, 2)
+        for number in range(6):
+            bus.send(STORAGE, message(number))
+        eventually(lambda: handled.running == 2)
+        finished: list[bool] = []
+        stopping = threading.Thread(target=lambda: finished.append(consumer.stop(20)))
+        stopping.start()
+        eventually(lambda: consumer._stopping.is_set())
+        handled.gate.set()
+        stopping.join(20)
+        assert finished == [True]
+        assert len(handled.messages) == 2
+
+    def test_what_a_stopped_consumer_did_not_take_is_handled_by_the_next(
+        self, bus: Bus, consume: Consume
+    ) -> None:
+        """Every message is handled at least once."""
+        first = Handled()
+        first.gate.clear()
+        consumer = consume(first, STORAGE, 2)
+        for number in range(6):
+            bus.send(STORAGE, message(number))
+        eventually(lambda: first.running == 2)
+        stopping = threading.Thread(target=consumer.stop, args=(20,))
+        stopping.start()
+        eventually(lambda: consumer._stopping.is_set())
+        first.gate.set()
+        stopping.join(20)
+        second = Handled()
+        consume(second)
+        everything = {f"guid-1/{number}" for number in range(6)}
+        eventually(lambda: {*first.ids, *second.ids} == everything)
+
+    def test_stopping_does_not_wait_for_ever(self, bus: Bus, consume: Consume) -> None:
+        """It says that work was not finished; the log knows that it is to be done."""
+        handled = Handled()
+        handled.gate.clear()
+        consumer = consume(handled)
+        bus.send(STORAGE, message(1))
+        eventually(lambda: handled.running == 1)
+        assert consumer.stop(0.01) is False
+        handled.gate.set()
+        eventually(lambda: handled.messages)
+
+    def test_the_deadline_is_for_all_work_together(self, bus: Bus, consume: Consume) -> None:
+        """Five handlers that hang do not make stopping take five times as long."""
+        handled = Handled()
+        handled.gate.clear()
+        consumer = consume(handled, STORAGE, 5)
+        for number in range(5):
+            bus.send(STORAGE, message(number))
+        eventually(lambda: handled.running == 5)
+        start = time.monotonic()
+        finished = consumer.stop(0.4)
+        took = time.monotonic() - start
+        handled.gate.set()
+        eventually(lambda: len(handled.messages) == 5)
+        assert not finished
+        assert took < 1.2
+
+    def test_the_next_message_comes_as_soon_as_one_is_done(self, bus: Bus) -> None:
+        """Also where a message is done in the moment in which the receiver begins to wait."""
+        held = HeldBus(bus)
+        handled: list[str] = []
+
+        def handle(message: Message) -> None:
+            if not handled:
+                held.receiver_is_about_to_wait.wait(10)
+            handled.append(message.id)
+
+        for number in range(2):
+            bus.send(STORAGE, message(number))
+        consumer = Consumer(held, STORAGE, handle, 1)
+        consumer.start()
+        try:
+            eventually(lambda: len(handled) == 2)
+            assert held.waited_in_vain == 0
+        finally:
+            consumer.stop(10)
+
+
+class TestMemoryBus:
+    """What only the bus inside one process promises."""
+
+    def test_a_bus_with_delayed_messages_can_be_closed(self) -> None:
+        """They are lost with it; the log knows what is unfinished."""
+        bus = memory()
+        bus.declare()
+        bus.send_later(STORAGE, message(1), LONG)
+        closing = threading.Thread(target=bus.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive()
+
+
+class HeldBus:
+    """A bus whose consumer is held up right before it waits, until a message is done."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self.receiver_is_about_to_wait = threading.Event()
+        self.message_is_done = threading.Event()
+        self.waited_in_vain = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    def wake(self) -> None:
+        self._bus.wake()
+        self.message_is_done.set()
+
+    def connect(self) -> Any:
+        return _HeldConnection(self, self._bus.connect())
+
+
+class _HeldConnection:
+    def __init__(self, bus: HeldBus, connection: Any) -> None:
+        self._bus = bus
+        self._connection = connection
+        self._delivered = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.release()
+
+    def drain_events(self, timeout: float) -> None:
+        if self._delivered and not self._bus.message_is_done.is_set():
+            self._bus.receiver_is_about_to_wait.set()
+            self._bus.message_is_done.wait(10)
+        try:
+            self._connection.drain_events(timeout=timeout)
+        except TimeoutError:
+            self._bus.waited_in_vain += 1
+            raise
+        self._delivered = True
+
+
+def as_bytes(body: bytes | str) -> bytes:
+    return body.encode() if isinstance(body, str) else body

@@ -1,0 +1,192 @@
+"""The relay: everything in the log is published, in order, whatever happens to the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kombu
+import orjson
+import pytest
+
+from adapters.bus import relay as relay_module
+from adapters.bus.bus import EVENTS
+from adapters.bus.memory import MemoryBus
+from adapters.bus.messages import Message
+from adapters.bus.relay import Relay, RelayPosition
+from domain.package import PackageType
+from tests.support.packages import BY, STAGED, LocalStore
+from tests.support.waiting import eventually
+
+
+class UnreliableBus(MemoryBus):
+    """A broker that goes away in the middle of publishing, as often as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaks_after: list[int] = []  # messages published before it goes away
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        if self.breaks_after:
+            super().publish(messages[: self.breaks_after.pop(0)])
+            raise ConnectionResetError("the broker is away")
+        super().publish(messages)
+
+
+@dataclass(frozen=True)
+class Bench:
+    store: LocalStore
+    bus: UnreliableBus
+    start: Callable[..., Relay]
+    channel: Any
+    heard: list[int]  # the positions of what a subscriber has heard
+
+    @property
+    def kept(self) -> RelayPosition:
+        return RelayPosition(self.store.writer, self.store.file.writing)
+
+    def append(self, count: int) -> list[int]:
+        """Their positions."""
+        before = self.store.log.head()
+        for _ in range(count):
+            self.store.service.create("app-1", PackageType.BITS, None, BY)
+        return [entry.position for entry in self.store.log.read(before, count)]
+
+    def listen(self) -> list[int]:
+        """All that was heard until now."""
+        while (delivery := kombu.Queue("theirs")(self.channel).get(no_ack=True)) is not None:
+            self.heard.append(int(orjson.loads(delivery.body)["sequence"]))
+        return self.heard
+
+    def until(self, positions: list[int]) -> None:
+        eventually(lambda: set(self.listen()) >= set(positions))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(relay_module, "BATCH", 10)
+    monkeypatch.setattr(relay_module, "PATIENCE", 0.05)
+    with ExitStack() as stack:
+        store = LocalStore.open(tmp_path / "log.db")
+        stack.callback(store.close)
+        bus = UnreliableBus()
+        bus.declare()
+        stack.callback(bus.close)
+        channel = stack.enter_context(bus.connect()).channel()
+        kombu.Queue("theirs", EVENTS, routing_key="package.#")(channel).declare()
+
+        def start(position: RelayPosition | None = None) -> Relay:
+            relay = Relay(store.log, bus, position or made.kept)
+            relay.start()
+            stack.callback(relay.stop)
+            return relay
+
+        made = Bench(store, bus, start, channel, [])
+        yield made
+
+
+def test_everything_is_published_once_in_order(bench: Bench) -> None:
+    """What was in the log before, and what is appended while it runs."""
+    positions = bench.append(35)
+    relay = bench.start()
+    bench.until(positions)
+    positions += bench.append(25)
+    bench.until(positions)
+    assert bench.heard == positions
+    assert relay.position == positions[-1]
+    assert not relay.failed
+
+
+def test_every_kind_of_event_is_published(bench: Bench) -> None:
+    """Not only what the work queues want."""
+    guid = bench.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+    bench.store.service.start_upload(guid, STAGED, None, BY)
+    bench.store.service.delete(guid, BY)
+    bench.start()
+    bench.until([1, 2, 3])
+
+
+def test_a_restart_goes_on_where_it_stopped(bench: Bench) -> None:
+    """Nothing is published again, nothing is left out."""
+    first = bench.append(25)
+    relay = bench.start()
+    bench.until(first)
+    relay.stop()
+    assert bench.kept.load() == first[-1]
+    second = bench.append(15)
+    bench.start()
+    bench.until(second)
+    assert bench.heard == first + second
+
+
+class Forgetful(RelayPosition):
+    """What a crash leaves: messages were published, the position was not written."""
+
+    def save(self, position: int) -> None:
+        return None
+
+
+def test_a_crash_publishes_again_and_leaves_nothing_out(bench: Bench) -> None:
+    """At least once: who hears it twice knows it by its id."""
+    positions = bench.append(25)
+    crashed = bench.start(Forgetful(bench.store.writer, bench.store.file.writing))
+    bench.until(positions)
+    crashed.stop()
+    positions += bench.append(5)
+    bench.start()
+    bench.until(positions)
+    assert bench.heard == positions[:25] + positions
+
+
+def test_a_broker_that_goes_away_loses_nothing(bench: Bench) -> None:
+    """What it had not confirmed is published again when it is back, in order."""
+    bench.bus.breaks_after = [7]
+    positions = bench.append(25)
+    relay = bench.start()
+    eventually(lambda: relay.failed)
+    assert relay.position == 0
+    bench.until(positions)
+    eventually(lambda: not relay.failed)
+    assert bench.heard == positions[:7] + positions
+    assert relay.position == positions[-1]
+
+
+def test_a_broker_that_is_away_at_the_stop_gets_it_at_the_next_start(bench: Bench) -> None:
+    """The kept position is never ahead of what was published."""
+    first = bench.append(5)
+    relay = bench.start()
+    bench.until(first)
+    bench.bus.breaks_after = [0] * 1000
+    second = bench.append(5)
+    eventually(lambda: relay.failed)
+    relay.stop()
+    assert bench.kept.load() <= first[-1]
+    bench.bus.breaks_after = []
+    bench.start()
+    bench.until(second)
+    assert bench.heard == first + second
+
+
+def test_the_first_start_begins_at_the_beginning(bench: Bench) -> None:
+    """No position was kept yet; one that was is not lost by looking at it."""
+    assert bench.kept.load() == 0
+    bench.kept.save(7)
+    assert bench.kept.load() == 7
+    assert bench.kept.load() == 7
+
+
+def test_events_of_another_process_are_published(bench: Bench) -> None:
+    """Nothing wakes the relay for them: it looks by itself."""
+    first = bench.append(1)
+    bench.start()
+    bench.until(first)
+    other = LocalStore.open(bench.store.path)
+    try:
+        position = other.service.create("app-1", PackageType.BITS, None, BY).position
+    finally:
+        other.close()
+    assert position is not None
+    bench.until([position])
