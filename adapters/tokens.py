@@ -60,7 +60,7 @@ class Tokens:
         except (jwt.InvalidTokenError, ValueError, TypeError) as error:
             raise TokenRejected(str(error)) from error
         guid = claims.get("user_id") or claims.get("client_id")
-        if not isinstance(guid, str):
+        if not guid or not isinstance(guid, str):
             raise TokenRejected("the token names neither user_id nor client_id")
         scopes = claims.get("scope", [])
         if not isinstance(scopes, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def _folder(value: str) -> Path:
 def _listen(value: str) -> Listen:
     host, _, port = value.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not host or not 0 <= _natural(port) <= 65535:
         raise _Invalid("an address and a port, such as 127.0.0.1:8080")
     return Listen(host, int(port))
 
@@ -140,15 +141,22 @@ def _memory(value: str) -> str:
 
 
 def _positive(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or not 0 < int(value) < 1 << 62:
+    number = _natural(value)
+    if not 0 < number < 1 << 62:
         raise _Invalid("a number of bytes above 0")
-    return int(value)
+    return number
 
 
 def _seconds(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or int(value) > 86_400:
+    number = _natural(value)
+    if not 0 <= number <= 86_400:
         raise _Invalid("a number of seconds, 0 to 86400")
-    return int(value)
+    return number
+
+
+def _natural(value: str) -> int:
+    """The number that decimal digits stand for; -1 if they are none, or too many."""
+    return int(value) if re.fullmatch("[0-9]{1,20}", value) else -1
 
 
 def _secret(value: str) -> str | None:

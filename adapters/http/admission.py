@@ -10,6 +10,7 @@ import falcon
 
 from adapters.http.answers import answer_to, is_ours, new_request_id
 from adapters.http.authentication import Authenticator
+from adapters.http.faults import BodyTooLarge
 from adapters.http.server.body import SmallBody, UploadBody
 from adapters.http.server.parser import SMALL_BODY, Admitted, Refused, RequestHead
 from adapters.staging.local import LocalStaging
@@ -88,17 +89,17 @@ class UploadAdmission:
         form = form_of(head.headers.get("CONTENT_TYPE", ""))
         if form == URLENCODED:
             if (head.declared_length or 0) > SMALL_BODY:
-                raise UploadTooLarge(SMALL_BODY)
+                raise BodyTooLarge(SMALL_BODY)
             return SmallBody(SMALL_BODY)
-        limit = self._rules.max_size + FORM_OVERHEAD
-        if head.declared_length is not None and head.declared_length > limit:
-            raise UploadTooLarge(self._rules.max_size)
+        max_size = self._rules.max_size
+        if head.declared_length is not None and head.declared_length > max_size + FORM_OVERHEAD:
+            raise UploadTooLarge(max_size)
         small = head.declared_length is not None and head.declared_length <= SMALL_BODY
         if head.expects_continue or not small:
             match = _UPLOAD.fullmatch(head.path)
             assert match is not None
             self._packages.check_upload(_as_text(match[1]))
-        return UploadBody(self._staging.create(), limit)
+        return UploadBody(self._staging.create(), max_size, FORM_OVERHEAD)
 
 
 def _as_text(wsgi: str) -> str:

@@ -130,6 +130,10 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
         errors.UploadTooLarge,
         lambda e: unprocessable(f"The upload is larger than {e.limit} bytes, the limit", 413),
     ),
+    (
+        faults.BodyTooLarge,
+        lambda e: unprocessable(f"The body is larger than {e.limit} bytes, the limit", 413),
+    ),
     (errors.NoRoomForUpload, lambda e: NO_ROOM),
     (PersistenceError, lambda e: DATABASE_ERROR),
     (SQLAlchemyError, lambda e: DATABASE_ERROR),

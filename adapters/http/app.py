@@ -22,7 +22,7 @@ from adapters.http.answers import (
 )
 from adapters.http.authentication import Authenticator
 from adapters.http.download import Blobs, Download
-from adapters.http.faults import UnknownRequest
+from adapters.http.faults import BodyTooLarge, UnknownRequest
 from adapters.http.freshness import Freshness
 from adapters.http.health import Alive, Part, Ready, Root
 from adapters.http.packages import AllPackages, Commands, OnePackage, PackagesOfApp, Queries
@@ -52,13 +52,15 @@ class RequestMiddleware:
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: Any, params: dict[str, Any]
     ) -> None:
-        if not hasattr(resource, f"on_{req.method.lower()}"):
+        if not hasattr(resource, f"on_{req.method.lower()}") or "" in params.values():
             raise UnknownRequest  # the contract knows no 405, and no OPTIONS
         scopes = getattr(resource, "scopes", None)
         if scopes is not None:
             req.context.caller = self._authenticator.authenticate(
                 req.get_header("Authorization"), scopes[req.method]
             )
+        if req.env.get("packtrail.cut_off_at") is not None:
+            raise BodyTooLarge(req.env["packtrail.cut_off_at"])
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool

@@ -23,6 +23,14 @@ class UnparsableBody(Exception):
     """The body is not the JSON object that it should be."""
 
 
+class BodyTooLarge(Exception):
+    """A body of more bytes than `limit`, that is no upload of bits."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the limit is {limit} bytes")
+        self.limit = limit
+
+
 class BadQuery(Exception):
     """A query parameter is wrong; the text says which and why."""
 

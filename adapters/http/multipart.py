@@ -22,6 +22,8 @@ MAX_PART_HEADERS = 16 * 1024  # bytes
 MAX_FILE_NAME = 255  # characters
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
 _BLOCK = 1 << 20  # bytes searched at a time
+_MAX_LINE_END = 256  # bytes of padding and CRLF
+_LINE_END = re.compile(rb"[ \t]{0,%d}\r\n" % (_MAX_LINE_END - 2))
 
 
 class Body(Protocol):
@@ -68,12 +70,12 @@ def plain_file_name(name: str) -> str | None:
 
 def _parts(body: Body, delimiter: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Each part's headers, and the offset and length of its content."""
-    if body.read_at(0, len(delimiter)) == delimiter and _is_line_end(body, len(delimiter)):
+    if body.read_at(0, len(delimiter)) == delimiter and _line_end(body, len(delimiter)):
         at = len(delimiter)
     else:
         at = _find_delimiter(body, delimiter, 0) + len(delimiter) + 2
     while body.read_at(at, 2) != b"--":
-        at += len(_line_end(body, at))
+        at += _line_end(body, at)
         # the headers' first line may be the empty one: look from the line end before it
         head = body.read_at(at - 2, MAX_PART_HEADERS)
         end = head.find(b"\r\n\r\n")
@@ -88,34 +90,22 @@ def _parts(body: Body, delimiter: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _find_delimiter(body: Body, delimiter: bytes, start: int) -> int:
     """Where the next CRLF with a delimiter behind it begins. Raises `NoBitsInForm`."""
     line = b"\r\n" + delimiter
-    at = start
-    while True:
-        at = _find(body, line, at)
-        if at < 0:
-            raise NoBitsInForm("the form breaks off before its closing boundary")
-        if _is_line_end(body, at + len(line)) or body.read_at(at + len(line), 2) == b"--":
-            return at
-        at += 1
-
-
-def _find(body: Body, needle: bytes, start: int) -> int:
     while start < body.size:
-        block = body.read_at(start, _BLOCK + len(needle) - 1)
-        index = block.find(needle)
-        if index >= 0:
-            return start + index
+        block = body.read_at(start, _BLOCK + len(line) + _MAX_LINE_END)
+        index = block.find(line)
+        while 0 <= index < _BLOCK:
+            behind = index + len(line)
+            if block.startswith(b"--", behind) or _LINE_END.match(block, behind):
+                return start + index
+            index = block.find(line, index + 1)
         start += _BLOCK
-    return -1
+    raise NoBitsInForm("the form breaks off before its closing boundary")
 
 
-def _line_end(body: Body, at: int) -> bytes:
-    """The padding and CRLF that end a delimiter's line; empty if something else is there."""
-    match = re.match(rb"[ \t]*\r\n", body.read_at(at, 256))
-    return match.group() if match else b""
-
-
-def _is_line_end(body: Body, at: int) -> bool:
-    return bool(_line_end(body, at))
+def _line_end(body: Body, at: int) -> int:
+    """How long the padding and CRLF are that end a delimiter's line; 0 if they are not there."""
+    match = _LINE_END.match(body.read_at(at, _MAX_LINE_END))
+    return match.end() if match else 0
 
 
 def _disposition(headers: bytes) -> tuple[str | None, str | None]:

@@ -11,7 +11,7 @@ from adapters.http.faults import BadQuery
 
 DEFAULT_PER_PAGE = 50
 MAX_PER_PAGE = 5000
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?[0-9]{1,1000}")
 
 
 @dataclass(frozen=True)

@@ -214,9 +214,17 @@ BROKEN = {
     "an unknown coding": (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
     "a bad chunk": (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
     "huge headers": (b"GET / HTTP/1.1\r\nA: " + b"a" * 300_000 + b"\r\n\r\n", 431),
-    "a body where none is large": (
-        b"POST /v3/apps/a/packages HTTP/1.1\r\nContent-Length: 10000000\r\n\r\n",
-        413,
+    "a length of 5,000 digits": (
+        b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        400,
+    ),
+    "a chunk's size without an end": (
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;" + b"x" * 20_000,
+        400,
+    ),
+    "a trailer without an end": (
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: " + b"x" * 20_000,
+        400,
     ),
 }
 
@@ -231,6 +239,28 @@ def test_what_breaks_http_gets_the_contracts_json(service: Service, case: str) -
         assert got == status
         assert set(json.loads(body)) == {"code", "description", "error_code"}
         assert headers["connection"] == "close"
+        assert is_closed(connection)
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: 10000000\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n20000\r\n" + b" " * 0x20000,
+    ],
+    ids=["length", "chunked"],
+)
+def test_a_large_body_where_none_is_large_is_cut_off(service: Service, framing: bytes) -> None:
+    """413 with the limit, the connection ends, and the body is not taken for a request."""
+    with connected(service) as connection:
+        connection.sendall(
+            b"POST /v3/apps/a/packages HTTP/1.1\r\nAuthorization: bearer "
+            + token().encode() + b"\r\n" + framing
+        )  # fmt: skip
+        status, headers, body = answer(connection)
+        assert (status, headers["connection"]) == (413, "close")
+        assert json.loads(body)["description"].endswith("larger than 65536 bytes, the limit")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
         assert is_closed(connection)
 
 

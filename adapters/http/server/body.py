@@ -6,6 +6,7 @@ from typing import Protocol
 
 from waitress.buffers import OverflowableBuffer
 
+from adapters.http.faults import BodyTooLarge
 from domain.errors import UploadTooLarge
 from domain.package import StagedBits
 
@@ -34,15 +35,17 @@ class UploadBody:
     when the request is closed.
     """
 
-    def __init__(self, staged: StagedBody, limit: int) -> None:
+    def __init__(self, staged: StagedBody, max_size: int, overhead: int) -> None:
+        """`max_size` bytes of bits may come, and `overhead` bytes of the form around them."""
         self.staged = staged
-        self._limit = limit
+        self._max_size = max_size
+        self._overhead = overhead
         self._kept = False
 
     def append(self, data: bytes | memoryview) -> None:
         """Raises `UploadTooLarge`; `OSError`."""
-        if self.staged.size + len(data) > self._limit:
-            raise UploadTooLarge(self._limit)
+        if self.staged.size + len(data) > self._max_size + self._overhead:
+            raise UploadTooLarge(self._max_size)
         self.staged.write(data)
 
     def bits(self, offset: int, length: int) -> StagedBits:
@@ -70,7 +73,7 @@ class UploadBody:
 
 
 class SmallBody(OverflowableBuffer):  # type: ignore[misc]
-    """A body that stays in memory, because it may not be large. Raises `UploadTooLarge`."""
+    """A body that stays in memory, because it may not be large. Raises `BodyTooLarge`."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit + 1)
@@ -78,7 +81,7 @@ class SmallBody(OverflowableBuffer):  # type: ignore[misc]
 
     def append(self, data: bytes | memoryview) -> None:
         if len(self) + len(data) > self._limit:
-            raise UploadTooLarge(self._limit)
+            raise BodyTooLarge(self._limit)
         super().append(bytes(data))
 
 

@@ -57,6 +57,7 @@ class Task(_ResponseHeader, WSGITask):  # type: ignore[misc]
         if self.environ is None:
             environ = super().get_environment()
             environ["packtrail.request_id"] = self.request.request_id
+            environ["packtrail.cut_off_at"] = self.request.cut_off_at
             if self.request.receives_upload:
                 environ["packtrail.upload"] = self.request.body_rcv.getbuf()
             self.environ = environ
@@ -193,7 +194,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             data = data[count:]
             if request.completed:
                 self._finish(request)
-                if request.error:
+                if request.ends_connection:
                     return
             elif request.awaits_decision:
                 self.deciding = True
@@ -212,7 +213,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.sent_continue = False
         if request.empty:
             return
-        if request.error:
+        if request.ends_connection:
             self._lingers = True
         self.requests.append(request)
         if len(self.requests) == 1:

@@ -9,13 +9,14 @@ from typing import Any, Protocol
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.receiver import ChunkedReceiver, FixedStreamReceiver
 
-from adapters.http.answers import ErrorAnswer, answer_to, is_ours
+from adapters.http.answers import ErrorAnswer, answer_to, is_ours, unparsable
+from adapters.http.faults import BodyTooLarge
 from adapters.http.server.body import SmallBody, UploadBody
-from domain.errors import UploadTooLarge
 
 logger = logging.getLogger("packtrail.http")
 
 SMALL_BODY = 64 * 1024  # bytes; what a body that is no upload may have
+MAX_CHUNK_LINES = 16 * 1024  # bytes; of a chunk's size with its extensions, and of trailers
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,19 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
     awaits_decision = False
     continue_when_admitted = False
     receives_upload = False
+    cut_off_at: int | None = None  # bytes that a body may have which has more: the rest is not read
     request_id: str | None = None
 
+    @property
+    def ends_connection(self) -> bool:
+        """Whether what follows on the connection can't be told apart from this request."""
+        return self.error is not None or self.cut_off_at is not None
+
     def parse_header(self, header_plus: bytes) -> None:
-        super().parse_header(header_plus)
+        try:
+            super().parse_header(header_plus)
+        except ValueError:  # more digits than Python makes a number of
+            raise ParsingError("Content-Length is invalid") from None
         headers = self.headers
         if self.chunked and "CONTENT_LENGTH" in headers:
             raise ParsingError("Content-Length and Transfer-Encoding exclude each other")
@@ -87,8 +97,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
             self.continue_when_admitted = self.expect_continue
             self.expect_continue = False
         elif self.content_length > SMALL_BODY:
-            self.error = answer_to(UploadTooLarge(SMALL_BODY))
-            self.completed = True
+            self._receive_into(SmallBody(0))
+            self._cut_off()
         else:
             self._receive_into(SmallBody(SMALL_BODY))
 
@@ -123,6 +133,9 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
         receiver = self.body_rcv
         try:
             consumed = receiver.received(data)
+        except BodyTooLarge:
+            self._cut_off()
+            return len(data)
         except Exception as error:
             self.error = answer_to(error)
             self.completed = True
@@ -136,7 +149,16 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
             self.completed = True
             if self.chunked:
                 self.headers["CONTENT_LENGTH"] = str(len(receiver))
+        if self.chunked and len(receiver.control_line) + len(receiver.trailer) > MAX_CHUNK_LINES:
+            self.error = unparsable("a chunk's size or the trailer is too long")
+            self.completed = True
         return consumed
+
+    def _cut_off(self) -> None:
+        """The application answers without the body, in the order of its checks."""
+        self.cut_off_at = SMALL_BODY
+        self.headers["CONNECTION"] = "close"
+        self.completed = True
 
     def _receive_into(self, body: UploadBody | SmallBody) -> None:
         self.body_rcv = (

@@ -1,0 +1,142 @@
+"""Unfinished work is handed out again: at once at a start, later ever more rarely."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import kombu
+import orjson
+import pytest
+
+from adapters.bus.bus import HASHING, STORAGE
+from adapters.bus.memory import MemoryBus
+from adapters.bus.redispatch import FIRST_WAIT, MAX_WAIT, Redispatcher
+from adapters.bus.work import HANDED_OUT_AGAIN
+from domain.package import Fault, PackageType
+from tests.support.packages import BY, DIGESTS, STAGED, STORED, LocalStore
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True)
+class Bench:
+    store: LocalStore
+    bus: MemoryBus
+    clock: Clock
+    redispatcher: Redispatcher
+
+    def look(self, first: bool = False) -> int:
+        self.store.projector.catch_up()
+        return self.redispatcher.look(first)
+
+    def uploaded(self) -> str:
+        guid = self.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+        self.store.service.start_upload(guid, STAGED, "app.zip", BY)
+        return guid
+
+    def handed_out(self, queue: str) -> list[str]:
+        """The ids of the events that are in a work queue, which is empty then."""
+        ids = []
+        with self.bus.connect() as connection, connection.channel() as channel:
+            while (message := kombu.Queue(queue)(channel).get(no_ack=True)) is not None:
+                assert message.headers[HANDED_OUT_AGAIN]
+                ids.append(orjson.loads(message.body)["id"])
+        return ids
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    store = LocalStore.open(tmp_path / "log.db")
+    bus = MemoryBus()
+    bus.declare()
+    clock = Clock()
+    yield Bench(store, bus, clock, Redispatcher(store.work, store.log, bus, clock))
+    bus.close()
+    store.close()
+
+
+def test_everything_unfinished_is_handed_out_at_a_start(bench: Bench) -> None:
+    """Each to its own work queue, by the very event that asked for the step."""
+    stored, uploaded = bench.uploaded(), bench.uploaded()
+    bench.store.service.record_stored(stored, STORED, BY)
+    assert bench.look(first=True) == 2
+    assert bench.handed_out(STORAGE) == [f"{uploaded}/2"]
+    assert bench.handed_out(HASHING) == [f"{stored}/3"]
+
+
+def test_what_is_finished_or_given_up_is_not_handed_out(bench: Bench) -> None:
+    """Nor what waits for its client."""
+    ready, dead, bad, deleted = (bench.uploaded() for _ in range(4))
+    bench.store.service.create("app-1", PackageType.BITS, None, BY)
+    bench.store.service.record_stored(ready, STORED, BY)
+    bench.store.service.record_hashes(ready, DIGESTS, BY)
+    bench.store.service.fail(dead, "our fault", Fault.SERVICE, BY)
+    bench.store.service.fail(bad, "no zip", Fault.BITS, BY)
+    bench.store.service.delete(deleted, BY)
+    assert bench.look(first=True) == 0
+    assert bench.handed_out(STORAGE) == []
+
+
+def test_new_work_has_time_to_be_done(bench: Bench) -> None:
+    """Its own message is on its way: it is handed out only if it is still there later."""
+    guid = bench.uploaded()
+    assert bench.look() == 0
+    bench.clock.now += FIRST_WAIT - 1
+    assert bench.look() == 0
+    bench.clock.now += 1
+    assert bench.look() == 1
+    assert bench.handed_out(STORAGE) == [f"{guid}/2"]
+
+
+def test_work_is_handed_out_ever_more_rarely(bench: Bench) -> None:
+    """With a pause that doubles up to a bound, and for as long as it is unfinished."""
+    bench.uploaded()
+    moments = []
+    bench.look(first=True)
+    start = bench.clock.now
+    for _ in range(3 * 3600):
+        bench.clock.now += 1
+        if bench.redispatcher.look():
+            moments.append(bench.clock.now - start)
+    pauses = [later - earlier for earlier, later in zip([0.0, *moments], moments, strict=False)]
+    assert pauses[:6] == [30, 60, 120, 240, 480, 600]
+    assert set(pauses[5:]) == {MAX_WAIT}
+
+
+def test_the_next_step_is_new_work(bench: Bench) -> None:
+    """It has its own time to be done, whatever the step before it took."""
+    guid = bench.uploaded()
+    bench.look(first=True)
+    bench.clock.now += 10_000
+    bench.store.service.record_stored(guid, STORED, BY)
+    assert bench.look() == 0
+    bench.clock.now += FIRST_WAIT
+    assert bench.look() == 1
+    assert bench.handed_out(HASHING) == [f"{guid}/3"]
+
+
+def test_resumed_work_is_handed_out_by_the_resuming_event(bench: Bench) -> None:
+    """Whoever does it knows who resumed it."""
+    guid = bench.uploaded()
+    bench.store.service.fail(guid, "our fault", Fault.SERVICE, BY)
+    bench.store.service.resume(guid, BY)
+    assert bench.look(first=True) == 1
+    assert bench.handed_out(STORAGE) == [f"{guid}/4"]
+
+
+def test_finished_work_is_forgotten(bench: Bench) -> None:
+    """Nothing is kept of it."""
+    guid = bench.uploaded()
+    bench.look(first=True)
+    bench.store.service.fail(guid, "no zip", Fault.BITS, BY)
+    bench.clock.now += 10_000
+    assert bench.look() == 0
+    assert bench.handed_out(STORAGE) == [f"{guid}/2"]

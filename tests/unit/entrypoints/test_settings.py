@@ -1,0 +1,151 @@
+"""The settings: what they are by default, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from entrypoints.settings import Listen, SettingError, Settings
+
+SECRET = "a secret that is for tests alone, 32+ bytes"
+
+
+def settings(**values: str) -> Settings:
+    return Settings.from_environment({f"PACKTRAIL_{name}": text for name, text in values.items()})
+
+
+def test_nothing_needs_to_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything embedded has its place in ./var."""
+    monkeypatch.chdir(tmp_path)
+    found = settings()
+    var = tmp_path / "var"
+    assert found.data_dir == var
+    assert found.listen == Listen("127.0.0.1", 8080)
+    assert (found.database, found.blob_dir) == (var / "packtrail.db", var / "blobs")
+    assert (found.upload_dir, found.staging_dir) == (var / "uploads", var / "staging")
+    assert found.max_package_size == 1073741824
+    assert (found.jwt_secret, found.jwt_audience) == (None, "cloud_controller")
+    assert found.secret_file == var / "jwt.secret"
+    assert found.app_bits_upload
+
+
+def test_all_is_kept_in_the_data_folder(tmp_path: Path) -> None:
+    """Moving it moves every embedded default."""
+    found = settings(DATA_DIR=str(tmp_path))
+    for path in (found.database, found.blob_dir, found.upload_dir, found.staging_dir):
+        assert path.is_relative_to(tmp_path)
+
+
+def test_each_setting_can_be_set(tmp_path: Path) -> None:
+    """By its variable."""
+    found = settings(
+        LISTEN="0.0.0.0:0",
+        EVENT_STORE=f"sqlite:///{tmp_path}/log.db",
+        BROKER="memory://",
+        BLOB_STORE=f"file://{tmp_path}/bits",
+        UPLOAD_DIR=f"{tmp_path}/in",
+        MAX_PACKAGE_SIZE="1",
+        JWT_SECRET=SECRET,
+        JWT_AUDIENCE="packtrail",
+        APP_BITS_UPLOAD="off",
+        SHUTDOWN_TIMEOUT="0",
+    )
+    assert found.listen == Listen("0.0.0.0", 0)
+    assert (found.database, found.blob_dir) == (tmp_path / "log.db", tmp_path / "bits")
+    assert found.upload_dir == tmp_path / "in"
+    assert (found.max_package_size, found.shutdown_timeout) == (1, 0)
+    assert (found.jwt_secret, found.jwt_audience) == (SECRET, "packtrail")
+    assert not found.app_bits_upload
+
+
+def test_an_empty_value_is_the_default() -> None:
+    """`PACKTRAIL_LISTEN= packtrail serve` is no mistake."""
+    assert settings(LISTEN="", JWT_SECRET="", APP_BITS_UPLOAD="") == settings()
+
+
+def test_other_programs_variables_do_not_matter() -> None:
+    """Only those with our prefix are ours."""
+    assert Settings.from_environment({"LISTEN": "nonsense", "PATH": "/bin"}) == settings()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "host", "port"),
+    [
+        ("localhost:1", "localhost:1", "localhost", 1),
+        ("[::1]:8080", "[::1]:8080", "::1", 8080),
+        ("0.0.0.0:65535", "0.0.0.0:65535", "0.0.0.0", 65535),
+    ],
+)
+def test_an_address_is_shown_as_it_was_given(value: str, shown: str, host: str, port: int) -> None:
+    """Also an IPv6 one, in its brackets."""
+    listen = settings(LISTEN=value).listen
+    assert (listen.host, listen.port, str(listen)) == (host, port, shown)
+
+
+WRONG = [
+    ("LISTEN", "8080", "an address and a port, such as 127.0.0.1:8080"),
+    ("LISTEN", "127.0.0.1", "an address and a port, such as 127.0.0.1:8080"),
+    ("LISTEN", "127.0.0.1:", "an address and a port, such as 127.0.0.1:8080"),
+    ("LISTEN", ":8080", "an address and a port, such as 127.0.0.1:8080"),
+    ("LISTEN", "127.0.0.1:http", "an address and a port, such as 127.0.0.1:8080"),
+    ("LISTEN", "127.0.0.1:65536", "an address and a port, such as 127.0.0.1:8080"),
+    ("LISTEN", "127.0.0.1:-1", "an address and a port, such as 127.0.0.1:8080"),
+    ("LISTEN", "127.0.0.1:٨٠", "an address and a port, such as 127.0.0.1:8080"),
+    ("LISTEN", "127.0.0.1:" + "9" * 5000, "an address and a port, such as 127.0.0.1:8080"),
+    ("EVENT_STORE", "mysql://x", "an SQLite file, such as sqlite:///"),
+    ("EVENT_STORE", "/var/lib/packtrail.db", "an SQLite file, such as sqlite:///"),
+    ("EVENT_STORE", "sqlite:///", "an SQLite file, such as sqlite:///"),
+    ("BROKER", "redis://x", "memory://"),
+    ("BLOB_STORE", "/var/blobs", "a local folder, such as file:///"),
+    ("BLOB_STORE", "file://blobs", "a local folder, such as file:///"),
+    ("MAX_PACKAGE_SIZE", "0", "a number of bytes above 0"),
+    ("MAX_PACKAGE_SIZE", "-1", "a number of bytes above 0"),
+    ("MAX_PACKAGE_SIZE", "1G", "a number of bytes above 0"),
+    ("MAX_PACKAGE_SIZE", "1.5", "a number of bytes above 0"),
+    ("MAX_PACKAGE_SIZE", "9" * 30, "a number of bytes above 0"),
+    ("MAX_PACKAGE_SIZE", "9" * 5000, "a number of bytes above 0"),
+    ("APP_BITS_UPLOAD", "yes", "on or off"),
+    ("APP_BITS_UPLOAD", "ON", "on or off"),
+    ("APP_BITS_UPLOAD", "on\n", "on or off"),
+    ("SHUTDOWN_TIMEOUT", "soon", "a number of seconds, 0 to 86400"),
+    ("SHUTDOWN_TIMEOUT", "86401", "a number of seconds, 0 to 86400"),
+    ("SHUTDOWN_TIMEOUT", "9" * 5000, "a number of seconds, 0 to 86400"),
+    ("DATA_DIR", "/dev/null", "a folder"),
+    ("UPLOAD_DIR", "/dev/null", "a folder"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"), WRONG, ids=[f"{name}={value[:20]!r}" for name, value, _ in WRONG]
+)
+def test_a_wrong_value_is_told_in_one_line(name: str, value: str, expected: str) -> None:
+    """The variable, its value, and what is expected instead."""
+    with pytest.raises(SettingError) as error:
+        settings(**{name: value})
+    text = str(error.value)
+    assert text.startswith(f"PACKTRAIL_{name}={value!r} is not ")
+    assert expected in text
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("secret", ["short", "x" * 31])
+def test_a_weak_secret_is_refused_and_not_shown(secret: str) -> None:
+    """An error message ends up in logs and on screens."""
+    with pytest.raises(SettingError) as error:
+        settings(JWT_SECRET=secret)
+    assert secret not in str(error.value)
+    assert str(error.value).startswith("PACKTRAIL_JWT_SECRET=")
+    assert "a secret of 32 bytes or more" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["LISTENN", "JWT_SECRETS", "listen", ""])
+def test_a_misspelt_setting_is_told(name: str) -> None:
+    """It would be ignored otherwise; its value may be a secret, and is not shown."""
+    with pytest.raises(SettingError) as error:
+        settings(**{name: "hunter2"})
+    text = str(error.value)
+    assert text.startswith(f"PACKTRAIL_{name}=")
+    assert "hunter2" not in text
+    assert "PACKTRAIL_LISTEN" in text
+    assert len(text.splitlines()) == 1
