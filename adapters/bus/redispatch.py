@@ -21,7 +21,7 @@ from projections.unfinished import UnfinishedWork, WorkReadModel
 logger = logging.getLogger("packtrail.redispatch")
 
 INTERVAL = 5.0  # seconds between looks
-FIRST_WAIT, MAX_WAIT = 30.0, 600.0  # seconds until work is handed out again; doubled each time
+FIRST_WAIT, MAX_WAIT = 30.0, 60.0  # seconds until work is handed out again; doubled each time
 
 
 @dataclass

@@ -6,12 +6,13 @@ which is fair and wakes at once; SQLite's own waiting sleeps in growing steps.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from eventsourcing.persistence import StoredEvent
+from eventsourcing.persistence import DatabaseError, OperationalError, StoredEvent
 from eventsourcing.sqlite import (
     SQLiteApplicationRecorder,
     SQLiteConnection,
@@ -20,7 +21,11 @@ from eventsourcing.sqlite import (
     SQLiteDatastore,
 )
 
-LOCK_TIMEOUT = 1  # seconds to wait for another process's transaction
+# Seconds that a writer waits: for its turn in this process, then for another process's
+# transaction. Together less than the two seconds in which a client is told. What comes of
+# it is no `OperationalError`: nothing was written, so there is nothing to find out.
+TURN_TIMEOUT = 0.8
+LOCK_TIMEOUT = 1
 
 
 class _DurablePool(SQLiteConnectionPool):
@@ -47,8 +52,17 @@ class SQLiteFile(SQLiteDatastore):
             with super().transaction(commit=False) as cursor:
                 yield cursor
             return
-        with self.writing, super().transaction(commit=True) as cursor:
-            yield cursor
+        if not self.writing.acquire(timeout=TURN_TIMEOUT):
+            raise DatabaseError(f"no turn to write in {TURN_TIMEOUT} s")
+        try:
+            with super().transaction(commit=True) as cursor:
+                yield cursor
+        except OperationalError as error:
+            if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                raise DatabaseError("another process is writing to the file") from error
+            raise
+        finally:
+            self.writing.release()
 
 
 class SQLiteRecorder(SQLiteApplicationRecorder):
