@@ -37,6 +37,12 @@ class Staging(Protocol):
     def open(self, staged: StagedBits) -> Bits:
         """Raises `StagedBitsMissing`."""
 
+    def consume(self, uri: str) -> None:
+        """Removes the uploaded file that `uri` was taken from: its bits are in staging.
+
+        Changes nothing for bits that came in a body, or where it is gone already.
+        """
+
     def discard(self, uri: str) -> None:
         """Removes what `uri` names, and the uploaded file that it consumed, if they are there."""
 

@@ -136,7 +136,7 @@ class LocalStaging:
             raise StagedBitsMissing(f"{staged.uri} is not in {self.folder}") from None
         return FileBits(descriptor, staged.offset, staged.length)
 
-    def discard(self, uri: str) -> None:
+    def consume(self, uri: str) -> None:
         consumed = self._consumed(uri)
         if consumed is not None:
             origin = self._upload_folder / consumed.path
@@ -145,6 +145,9 @@ class LocalStaging:
                     origin.unlink()
             except (FileNotFoundError, NotADirectoryError):
                 pass  # gone already
+
+    def discard(self, uri: str) -> None:
+        self.consume(uri)
         self._path(uri).unlink(missing_ok=True)
 
     def names(self, older_than: float) -> Iterator[str]:

@@ -160,6 +160,19 @@ def linked(
 class TestTakingFiles:
     """A front server may name a file in the upload folder, and nothing else."""
 
+    def test_a_consumed_file_lives_on_in_staging(self, folders: Folders, linked: bool) -> None:
+        """Its own name is gone, and may be gone already; bits of a body have no such name."""
+        path = folders.put(b"0123")
+        staged = folders.take(path)
+        folders.staging.consume(staged.uri)
+        folders.staging.consume(staged.uri)
+        assert not path.exists()
+        assert folders.content(staged) == b"0123"
+        body = folders.staging.create()
+        body.close()
+        folders.staging.consume(body.uri)
+        assert len(folders.staged_files()) == 2
+
     @pytest.mark.parametrize("name", ["app.zip", "d2015/app.zip", "with space & ü?#%.zip"])
     def test_a_file_is_taken(self, folders: Folders, linked: bool, name: str) -> None:
         """Its bits are staged as they are; it keeps its name until they are discarded."""

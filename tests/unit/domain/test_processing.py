@@ -113,6 +113,48 @@ def test_storing_again_after_a_crash_before_the_event(work: Work) -> None:
     assert work.package(guid).stored is not None
 
 
+@pytest.mark.parametrize("bits", [BITS, b"this is no zip"], ids=["zip", "no zip"])
+def test_a_consumed_file_is_gone_while_the_package_is_unfinished(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: bytes
+) -> None:
+    """Whoever dies after the step's event has nothing left to do that the log does not know."""
+    path = tmp_path / "uploads" / "app.zip"
+    path.write_bytes(bits)
+    guid = work.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+    staged = work.staging.take_file(str(path), len(bits))
+    work.store.service.start_upload(guid, staged, "app.zip", BY)
+    gone = []
+    for command in ("record_stored", "fail"):
+        monkeypatch.setattr(work.store.service, command, lambda *_: gone.append(not path.exists()))
+    work.processing.store(guid, BY)
+    assert gone == [True]
+
+
+def test_a_file_that_can_not_be_removed_holds_up_nothing(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package becomes READY; that its file is still there is told when it is cleaned up."""
+    path = tmp_path / "uploads" / "app.zip"
+    path.write_bytes(BITS)
+    guid = work.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+    staged = work.staging.take_file(str(path), len(BITS))
+    work.store.service.start_upload(guid, staged, "app.zip", BY)
+
+    def consume(uri: str) -> None:
+        raise PermissionError("read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work.staging, "consume", consume)
+        work.processing.store(guid, BY)
+        work.processing.hash(guid, BY)
+        with pytest.raises(PermissionError):
+            work.processing.discard(guid)
+    assert work.package(guid).state is PackageState.READY
+    work.processing.discard(guid)
+    assert not path.exists()
+    assert work.staged_files() == []
+
+
 def test_bits_at_fault_fail_the_package_at_once(work: Work) -> None:
     """The package is FAILED with the sentence, and nothing of its bits is kept."""
     guid = work.uploaded(b"this is no zip")
