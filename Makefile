@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint install install-dev services clean
+.PHONY: run test lint bench install install-dev services clean
 
 run: install  ## start the service on this machine, and print what to try
 	@$(BIN)/packtrail serve --first-steps
@@ -19,6 +19,9 @@ lint: install-dev  ## check style, types and who imports whom
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: install-dev  ## measure, beside limits of the same run
+	$(BIN)/python -m benchmarks.one_package
 
 services:  ## install the programs that tests use, on Debian, as root
 	./.ci/install-services

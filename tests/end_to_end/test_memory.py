@@ -6,20 +6,11 @@ import http.client
 import io
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 
+from tests.support.memory import MIB, anonymous_memory
 from tests.support.service import Service, bearer
 
-MIB = 1 << 20
 SIZE = 320 * MIB
-
-
-def anonymous_memory(pid: int) -> int:
-    """RssAnon of a process, in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("the kernel does not tell RssAnon")
 
 
 def multipart(size: int) -> Iterator[bytes]:
