@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
+from psycopg import OperationalError
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from adapters.event_store.sqlite import LOCK_TIMEOUT
+from adapters.postgres import connection_class, options, seems_closed
 
 
 def sqlite_engines(path: str) -> tuple[Engine, Engine]:
@@ -18,20 +22,16 @@ def sqlite_engines(path: str) -> tuple[Engine, Engine]:
     synced one by one: in a crash SQLite loses the newest first, so a read model is never
     ahead of the log. Readers never wait for a writer.
     """
-    return _engine(path, "BEGIN IMMEDIATE"), _engine(path, "BEGIN")
+    return _sqlite_engine(path, "BEGIN IMMEDIATE"), _sqlite_engine(path, "BEGIN")
 
 
-def _engine(path: str, begin: str) -> Engine:
-    engine = create_engine(
+def _sqlite_engine(path: str, begin: str) -> Engine:
+    engine = _engine(
         "sqlite://",
-        creator=lambda: sqlite3.connect(
+        lambda: sqlite3.connect(
             path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
         ),
-        poolclass=QueuePool,
-        pool_size=8,
-        max_overflow=32,
-        pool_timeout=2,
-        pool_reset_on_return="rollback",
+        size=40,
     )
 
     @event.listens_for(engine, "connect")
@@ -44,3 +44,33 @@ def _engine(path: str, begin: str) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def postgres_engine(url: str, patience: float, size: int) -> Engine:
+    """An engine on bounded connections: each statement is answered in `patience` seconds."""
+    kind = connection_class(patience)
+    parameters = options(url, patience)
+    engine = _engine("postgresql+psycopg://", lambda: kind.connect(**parameters), size)
+
+    @event.listens_for(engine, "checkout")
+    def on_checkout(connection: Any, entry: ConnectionPoolEntry, proxy: Any) -> None:
+        try:
+            closed = seems_closed(connection)
+        except OperationalError:
+            closed = True
+        if closed:
+            raise DisconnectionError("the server has closed the connection")
+
+    return engine
+
+
+def _engine(url: str, connect: Callable[[], Any], size: int) -> Engine:
+    return create_engine(
+        url,
+        creator=connect,
+        poolclass=QueuePool,
+        pool_size=min(8, size),
+        max_overflow=max(0, size - 8),
+        pool_timeout=0.5,
+        pool_reset_on_return="rollback",
+    )

@@ -16,8 +16,8 @@ from adapters.blob_store.local import LocalBlobs
 from adapters.staging.local import LocalStaging
 from domain.ports import EventLog
 from domain.processing import blob_key
-from projections.engine import Projector
 from projections.packages import PackageReadModel
+from projections.progress import Progress
 from projections.unfinished import WorkReadModel
 
 logger = logging.getLogger("packtrail.sweep")
@@ -35,7 +35,7 @@ class Sweep:
         blobs: LocalBlobs,
         packages: PackageReadModel,
         work: WorkReadModel,
-        projector: Projector,
+        progress: Progress,
         log: EventLog,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -43,7 +43,7 @@ class Sweep:
         self._blobs = blobs
         self._packages = packages
         self._work = work
-        self._projector = projector
+        self._progress = progress
         self._log = log
         self._clock = clock
         self._stopping = threading.Event()
@@ -52,9 +52,11 @@ class Sweep:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, timeout: float | None = None) -> bool:
+        """Whether the thread has ended within `timeout` seconds."""
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def sweep_staging(self, grace: float = GRACE) -> int:
         """Removes staged files, older than `grace` seconds and unnamed; how many that were.
@@ -92,7 +94,7 @@ class Sweep:
 
     def _level(self) -> bool:
         """Waits until the read models have all that the log has now."""
-        level = self._projector.wait_for(self._log.head(), CATCH_UP)
+        level = self._progress.wait_for(self._log.head(), CATCH_UP)
         if not level:
             logger.warning("not swept: the read models are behind the log")
         return level

@@ -90,6 +90,10 @@ class NoRoomForUpload(Refusal):
     """The disk is full."""
 
 
+class NewerData(Exception):
+    """Something stored was written by a later version of the program than this one."""
+
+
 class BitsAtFault(Exception):
     """The bits themselves are wrong; the message is a sentence for the client."""
 

@@ -81,7 +81,7 @@ class EventLog(Protocol):
         """The position of the newest event; 0 while there is none."""
 
     def read(self, after: int, limit: int) -> Sequence[LoggedEvent]:
-        """Up to `limit` events behind position `after`, in order."""
+        """Up to `limit` events behind position `after`, in order. Raises `NewerData`."""
 
     def wait(self, after: int, timeout: float) -> None:
         """Returns when there may be events behind `after`, or after `timeout` seconds."""

@@ -8,18 +8,23 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import psycopg
 from eventsourcing.persistence import PersistenceError
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
 from adapters.tokens import Scope
+from domain.errors import NewerData
 from entrypoints.logs import log_to_stderr
+from entrypoints.process import Process
 from entrypoints.settings import SettingError, Settings
-from entrypoints.wiring import DataDirInUse, make_service, make_tokens, open_store
+from entrypoints.wiring import DataDirInUse, Wiring, make_tokens, open_work_store
+from projections.unfinished import Step
 
 logger = logging.getLogger("packtrail.serve")
 
@@ -27,8 +32,9 @@ SETTINGS_HELP = """\
 settings (environment variables):
   PACKTRAIL_DATA_DIR          ./var                        holds every default below
   PACKTRAIL_LISTEN            127.0.0.1:8080               address and port
-  PACKTRAIL_EVENT_STORE       sqlite:///<data>/packtrail.db  the log; read models live beside it
-  PACKTRAIL_BROKER            memory://                    inside this process
+  PACKTRAIL_EVENT_STORE       sqlite:///<data>/packtrail.db  the log; read models live beside it;
+                              or postgresql://…
+  PACKTRAIL_BROKER            memory://                    inside this process; or amqp://…
   PACKTRAIL_BLOB_STORE        file://<data>/blobs          where stored bits are kept
   PACKTRAIL_UPLOAD_DIR        <data>/uploads               the only place bits_path may point into
   PACKTRAIL_MAX_PACKAGE_SIZE  1073741824                   bytes, uploaded and unpacked
@@ -46,10 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(options.run(settings, options))
     except SettingError as error:
         sys.exit(f"packtrail: {error}")
-    except (DataDirInUse, OSError, PersistenceError, SQLAlchemyError, sqlite3.Error) as error:
-        sys.exit(f"packtrail: {error}")
+    except (
+        DataDirInUse, NewerData, OSError, PersistenceError, SQLAlchemyError, sqlite3.Error,
+        psycopg.Error,
+    ) as error:  # fmt: skip
+        sys.exit(f"packtrail: {_one_line(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def _environment(options: argparse.Namespace) -> dict[str, str]:
@@ -85,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         help="print a token and the curl lines that create, upload and read a package",
     )
     serve.set_defaults(run=_serve)
+    _add_processes(commands)
 
     token = commands.add_parser(
         "token",
@@ -121,31 +135,88 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_processes(commands: Any) -> None:
+    """The parts of `serve` as processes of their own, on PostgreSQL and RabbitMQ."""
+    api = commands.add_parser("api", help="run the HTTP API alone")
+    api.add_argument("--listen", metavar="HOST:PORT", help="where to listen (127.0.0.1:8080)")
+    api.set_defaults(run=_run_part, make=lambda wiring, options: wiring.api())
+    worker = commands.add_parser("worker", help="run consumers alone: storage, hashing, or both")
+    worker.add_argument("step", nargs="*", help="storage, hashing; both if none is named")
+    worker.set_defaults(run=_run_part, make=lambda wiring, options: wiring.worker(_steps(options)))
+    relay = commands.add_parser("relay", help="run the relay; a second one stands by")
+    relay.set_defaults(run=_run_part, make=lambda wiring, options: wiring.relay())
+    projector = commands.add_parser("projector", help="run the projector; a second one stands by")
+    projector.set_defaults(run=_run_part, make=lambda wiring, options: wiring.projector())
+    migrate = commands.add_parser(
+        "migrate", help="make the database's schema, or bring it up to date"
+    )
+    migrate.set_defaults(run=_migrate)
+    for parser in (api, worker, relay, projector, migrate):
+        _add_data_dir(parser)
+
+
+def _steps(options: argparse.Namespace) -> tuple[Step, ...]:
+    unknown = [name for name in options.step if name not in tuple(Step)]
+    if unknown:
+        raise SystemExit(f"packtrail: there is no work {unknown[0]!r}, only {', '.join(Step)}")
+    return tuple(step for step in Step if step in options.step or not options.step)
+
+
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="FOLDER", help="PACKTRAIL_DATA_DIR (./var)")
 
 
 def _serve(settings: Settings, options: argparse.Namespace) -> int:
     log_to_stderr()
-    service = make_service(settings)
-    service.start()
+    return _run(settings, Wiring(settings).serve(), options.first_steps)
+
+
+def _run_part(settings: Settings, options: argparse.Namespace) -> int:
+    settings.require_shared_engines()
+    log_to_stderr()
+    return _run(settings, options.make(Wiring(settings), options))
+
+
+def _run(settings: Settings, process: Process, first_steps: bool = False) -> int:
+    """Runs until a signal comes. The first lets what runs come to its end, the second does not."""
+    stopping = threading.Event()
     signals = 0
+    server = process.server
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal signals
         signals += 1
-        service.server.drain(settings.shutdown_timeout if signals == 1 else 0)
+        stopping.set()
+        if server is not None:
+            server.drain(settings.shutdown_timeout if signals == 1 else 0)
 
+    process.start()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    address = f"http://{settings.listen.url_host}:{service.server.port}"
-    print(f"Packtrail listens on {address}, its data is in {settings.data_dir}", flush=True)
-    if options.first_steps:
-        print(_first_steps(settings, address), flush=True)
-    logger.info("listening", extra={"address": address})
-    service.server.run()
-    finished = service.stop(settings.shutdown_timeout if signals == 1 else 0)
+    if server is None:
+        print("Packtrail runs", flush=True)
+        stopping.wait()
+    else:
+        address = f"http://{settings.listen.url_host}:{server.port}"
+        print(f"Packtrail listens on {address}, its data is in {settings.data_dir}", flush=True)
+        if first_steps:
+            print(_first_steps(settings, address), flush=True)
+        logger.info("listening", extra={"address": address})
+        server.run()
+    finished = process.stop(settings.shutdown_timeout if signals == 1 else 0)
     logger.info("stopped", extra={"work_finished": finished})
+    return 0
+
+
+def _migrate(settings: Settings, options: argparse.Namespace) -> int:
+    store = open_work_store(settings)
+    try:
+        steps = store.migrate()
+    finally:
+        store.close()
+    print(
+        f"the schema is up to date ({steps} steps taken)" if steps else "the schema is up to date"
+    )
     return 0
 
 
@@ -174,12 +245,14 @@ def _token(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _replay(settings: Settings, options: argparse.Namespace) -> int:
-    if not settings.database.exists():
-        print(f"packtrail: there is no log at {settings.database}", file=sys.stderr)
+    if settings.sqlite_file is not None and not settings.sqlite_file.exists():
+        print(f"packtrail: there is no log at {settings.sqlite_file}", file=sys.stderr)
         return 1
-    store = open_store(settings)
+    store = open_work_store(settings)
     try:
-        known = store.projector.names
+        store.migrate()
+        projector = store.projector()
+        known = projector.names
         unknown = [name for name in options.projection if name not in known]
         if unknown:
             print(
@@ -191,7 +264,7 @@ def _replay(settings: Settings, options: argparse.Namespace) -> int:
         with tqdm(
             total=store.log.head(), unit=" events", file=sys.stderr, disable=None
         ) as progress:
-            store.projector.rebuild(names, lambda position: _advance(progress, position))
+            projector.rebuild(names, lambda position: _advance(progress, position))
             events = int(progress.n)
         print(f"rebuilt {', '.join(names)} up to position {events or store.log.head()}")
     finally:

@@ -11,6 +11,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PREFIX = "PACKTRAIL_"
+SQLITE = "sqlite:///"
+MEMORY = "memory://"
 
 
 class SettingError(Exception):
@@ -39,7 +41,8 @@ class Settings:
 
     data_dir: Path
     listen: Listen
-    database: Path
+    event_store: str  # a URL: sqlite:///… or postgresql://…
+    broker: str  # a URL: memory:// or amqp://…
     blob_dir: Path
     upload_dir: Path
     max_package_size: int
@@ -47,6 +50,26 @@ class Settings:
     jwt_audience: str
     app_bits_upload: bool
     shutdown_timeout: int
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of the embedded event store; None where it is PostgreSQL."""
+        if not self.event_store.startswith(SQLITE):
+            return None
+        return Path(self.event_store.removeprefix(SQLITE)).absolute()
+
+    def require_shared_engines(self) -> None:
+        """Processes beside each other need engines that they can share. Raises `SettingError`."""
+        if self.sqlite_file is not None:
+            raise SettingError(
+                "EVENT_STORE", self.event_store,
+                "a PostgreSQL database, which processes of their own need (or use packtrail serve)",
+            )  # fmt: skip
+        if self.broker == MEMORY:
+            raise SettingError(
+                "BROKER", self.broker,
+                "a RabbitMQ server, which processes of their own need (or use packtrail serve)",
+            )  # fmt: skip
 
     @property
     def staging_dir(self) -> Path:
@@ -62,11 +85,11 @@ class Settings:
         read = _Reader(environment)
         data_dir = read.of("DATA_DIR", "./var", _folder)
         upload_dir = read.of("UPLOAD_DIR", str(data_dir / "uploads"), _folder)
-        read.of("BROKER", "memory://", _memory)
         settings = cls(
             data_dir=data_dir,
             listen=read.of("LISTEN", "127.0.0.1:8080", _listen),
-            database=read.of("EVENT_STORE", f"sqlite:///{data_dir / 'packtrail.db'}", _sqlite),
+            event_store=read.of("EVENT_STORE", f"{SQLITE}{data_dir / 'packtrail.db'}", _store),
+            broker=read.of("BROKER", MEMORY, _broker),
             blob_dir=read.of("BLOB_STORE", f"file://{data_dir / 'blobs'}", _file_url),
             upload_dir=upload_dir,
             max_package_size=read.of("MAX_PACKAGE_SIZE", str(1 << 30), _positive),
@@ -94,7 +117,7 @@ class _Reader:
         try:
             return parse(value)
         except _Invalid as expected:
-            shown = "(hidden)" if "SECRET" in name else value
+            shown = "(hidden)" if "SECRET" in name else _without_password(value)
             raise SettingError(name, shown, str(expected)) from None
 
     def refuse_unknown(self) -> None:
@@ -122,10 +145,14 @@ def _listen(value: str) -> Listen:
     return Listen(host, int(port))
 
 
-def _sqlite(value: str) -> Path:
-    if not value.startswith("sqlite:///") or len(value) == len("sqlite:///"):
-        raise _Invalid("an SQLite file, such as sqlite:////var/lib/packtrail/packtrail.db")
-    return Path(value.removeprefix("sqlite:///")).absolute()
+def _store(value: str) -> str:
+    is_file = value.startswith(SQLITE) and len(value) > len(SQLITE)
+    if not is_file and not value.startswith(("postgresql://", "postgres://")):
+        raise _Invalid(
+            "an SQLite file, such as sqlite:////var/lib/packtrail/packtrail.db, or a PostgreSQL "
+            "database, such as postgresql://user@host/packtrail"
+        )
+    return value
 
 
 def _file_url(value: str) -> Path:
@@ -134,10 +161,15 @@ def _file_url(value: str) -> Path:
     return Path(value.removeprefix("file://"))
 
 
-def _memory(value: str) -> str:
-    if value != "memory://":
-        raise _Invalid("memory://, the one broker there is")
+def _broker(value: str) -> str:
+    if value != MEMORY and not value.startswith(("amqp://", "amqps://")):
+        raise _Invalid("memory://, or a RabbitMQ server, such as amqp://user:password@host//")
     return value
+
+
+def _without_password(value: str) -> str:
+    """The value as it may be shown: a URL's password is left out."""
+    return re.sub(r"(://[^/@:]*):[^@]*@", r"\1:…@", value)
 
 
 def _positive(value: str) -> int:

@@ -5,45 +5,56 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import threading
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from eventsourcing.persistence import EventStore
-from sqlalchemy import Engine
 from waitress.adjustments import Adjustments
 
 from adapters.blob_store.local import LocalBlobs
-from adapters.bus.bus import Bus, Consumer
+from adapters.bus.bus import Bus
 from adapters.bus.memory import MemoryBus
+from adapters.bus.rabbit import RabbitBus
 from adapters.bus.redispatch import Redispatcher
 from adapters.bus.relay import Relay, RelayPosition
 from adapters.bus.work import Worker
-from adapters.event_store.log import RecordedLog
-from adapters.event_store.sqlite import SQLiteFile, SQLiteRecorder
-from adapters.event_store.transcoding import EventMapper
 from adapters.http.admission import UploadAdmission, UploadRules
 from adapters.http.app import create_app
 from adapters.http.authentication import Authenticator
 from adapters.http.freshness import Freshness
-from adapters.http.health import Part
+from adapters.http.health import Part as ReadyPart
 from adapters.http.server.server import Server
-from adapters.read_models import sqlite_engines
+from adapters.leadership import Led, Part
+from adapters.postgres import (
+    EVENTS_CHANNEL,
+    PROJECTED_CHANNEL,
+    REQUEST_PATIENCE,
+    WORK_PATIENCE,
+    AdvisoryLock,
+    Listener,
+)
 from adapters.staging.local import LocalStaging
+from adapters.store import Store, open_postgres, open_sqlite, projections
 from adapters.sweep import Sweep
 from adapters.tokens import Tokens, load_or_make_secret
 from domain.archive import ArchiveLimits
 from domain.processing import Processing
-from domain.service import PackageService
-from entrypoints.settings import SettingError, Settings
+from entrypoints.process import Both, Consumers, Process
+from entrypoints.settings import MEMORY, SettingError, Settings
 from projections.engine import Projector
-from projections.packages import PackageReadModel, PackagesProjection
-from projections.unfinished import WorkProjection, WorkReadModel
+from projections.packages import PackageReadModel
+from projections.positions import versions_of
+from projections.progress import Progress, StoredProgress
+from projections.unfinished import Step, WorkReadModel
 
 HTTP_THREADS = 8
 CONNECTIONS_SPARE = 256  # descriptors kept for files and the database
+REQUEST_CONNECTIONS = HTTP_THREADS
+WORK_CONNECTIONS = 12
+
+# PostgreSQL's advisory locks, a number each
+RELAY_LOCK, PROJECTOR_LOCK, SWEEP_LOCK = 0x7061_0001, 0x7061_0002, 0x7061_0003
 
 
 class DataDirInUse(Exception):
@@ -66,156 +77,192 @@ class DataDirLock:
         self._file.close()
 
 
-@dataclass(frozen=True)
-class Store:
-    """The event log, and the read models beside it."""
-
-    file: SQLiteFile
-    log: RecordedLog
-    packages: PackageService
-    writer: Engine
-    reader: Engine
-    projector: Projector
-
-    def close(self) -> None:
-        self.writer.dispose()
-        self.reader.dispose()
-        self.file.close()
-
-
-def open_store(settings: Settings) -> Store:
-    path = str(settings.database)
-    settings.database.parent.mkdir(parents=True, exist_ok=True)
-    file = SQLiteFile(path)
-    recorder = SQLiteRecorder(file)
-    recorder.create_table()
-    mapper = EventMapper()
-    log = RecordedLog(recorder, mapper)
-    writer, reader = sqlite_engines(path)
-    projector = Projector(log, writer, [PackagesProjection(), WorkProjection()], file.writing)
-    projector.prepare()
-    packages = PackageService(EventStore(mapper, recorder), log)
-    return Store(file, log, packages, writer, reader, projector)
-
-
 def make_tokens(settings: Settings) -> Tokens:
     secret = settings.jwt_secret or load_or_make_secret(settings.secret_file)
     return Tokens(secret, settings.jwt_audience)
 
 
-@dataclass(frozen=True)
-class Service:
-    """All parts in one process: what `packtrail serve` starts and stops."""
+def open_work_store(settings: Settings) -> Store:
+    """The store for a command that works in the background, or beside a service."""
+    if settings.sqlite_file is not None:
+        return open_sqlite(settings.sqlite_file)
+    url = settings.event_store
+    listener = Listener(url, (EVENTS_CHANNEL, PROJECTED_CHANNEL))
+    store = open_postgres(url, listener, WORK_PATIENCE, WORK_CONNECTIONS)
+    store.closers.append(listener.close)
+    return store
 
-    store: Store
-    bus: Bus
-    server: Server
-    consumers: list[Consumer]
-    relay: Relay
-    redispatcher: Redispatcher
-    sweep: Sweep
-    lock: DataDirLock
 
-    def start(self) -> None:
-        """Starts all but the server. Nothing is handed out before the read models are level."""
-        self.store.projector.catch_up()
-        self.store.projector.start()
-        self.sweep.sweep_staging(grace=0)
-        for consumer in self.consumers:
-            consumer.start()
-        self.relay.start()
-        self.redispatcher.start()
-        self.sweep.start()
+class Wiring:
+    """Makes the parts of a process out of settings. Raises `DataDirInUse`; `OSError`."""
 
-    def stop(self, timeout: float) -> bool:
-        """Stops what `start` started; whether running work was finished within `timeout` s."""
-        self.sweep.stop()
-        self.redispatcher.stop()
-        stoppers: list[threading.Thread] = []
-        finished: list[bool] = []
-        for consumer in self.consumers:
-            thread = threading.Thread(
-                target=lambda c=consumer: finished.append(c.stop(timeout)), daemon=True
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._closers: list[Callable[[], None]] = []
+        self._staging = LocalStaging(settings.staging_dir, settings.upload_dir)
+        self._blobs = LocalBlobs(settings.blob_dir, self._staging)
+        self._relay_failed: Callable[[], bool] = lambda: False
+        self._listener: Listener | None = None
+        if settings.sqlite_file is not None:
+            self._closers.append(DataDirLock(settings.data_dir).release)
+            self._requests = self._work = open_sqlite(settings.sqlite_file)
+        else:
+            url = settings.event_store
+            self._listener = Listener(url, (EVENTS_CHANNEL, PROJECTED_CHANNEL))
+            self._requests = open_postgres(
+                url, self._listener, REQUEST_PATIENCE, REQUEST_CONNECTIONS
             )
-            thread.start()
-            stoppers.append(thread)
-        for thread in stoppers:
-            thread.join()
-        self.relay.stop()
-        self.store.projector.stop()
-        self.bus.close()
-        self.store.close()
-        self.lock.release()
-        return all(finished)
+            self._work = open_postgres(url, self._listener, WORK_PATIENCE, WORK_CONNECTIONS)
+            self._closers += [self._requests.close, self._listener.close]
+        self._closers.append(self._work.close)
+        self._work.migrate()
+        self._projector: Projector | None = None
+        if settings.sqlite_file is not None:
+            self._projector = self._work.projector()
+        self._bus = self._make_bus()
+        self._closers.append(self._bus.close)
+
+    def serve(self) -> Process:
+        """Everything in one process."""
+        steps = tuple(Step)
+        server = self._server()
+        parts = [*self._projectors(), *self._workers(steps), *self._relays(), *self._sweeps()]
+        return self._process(parts, server)
+
+    def api(self) -> Process:
+        return self._process([], self._server())
+
+    def worker(self, steps: tuple[Step, ...]) -> Process:
+        return self._process([*self._workers(steps), *self._sweeps()])
+
+    def relay(self) -> Process:
+        return self._process(self._relays())
+
+    def projector(self) -> Process:
+        return self._process(self._projectors())
+
+    def _process(self, parts: list[Part], server: Server | None = None) -> Process:
+        return Process(parts, list(reversed(self._closers)), server, self._first)
+
+    def _first(self) -> None:
+        """Where this process is the only one: nothing runs before the read models are level."""
+        if self._projector is not None:
+            self._projector.catch_up()
+            self._sweep().sweep_staging(grace=0)
+
+    def _make_bus(self) -> Bus:
+        if self._settings.broker == MEMORY:
+            bus = MemoryBus()
+            bus.declare()
+            return bus
+        return RabbitBus(self._settings.broker)
+
+    def _progress(self, store: Store) -> Progress:
+        if self._projector is not None:
+            return self._projector
+        assert self._listener is not None
+        return StoredProgress(
+            store.reader, store.log, versions_of(projections()), _Projected(self._listener)
+        )
+
+    def _led(self, name: str, key: int, make: Callable[[], Part]) -> Part:
+        return Led(name, AdvisoryLock(self._settings.event_store, key), make)
+
+    def _projectors(self) -> list[Part]:
+        if self._projector is not None:
+            return [self._projector]
+        return [self._led("projector", PROJECTOR_LOCK, self._work.projector)]
+
+    def _relays(self) -> list[Part]:
+        store = self._work
+
+        def make() -> Part:
+            relay = Relay(store.log, self._bus, RelayPosition(store.writer, store.writing))
+            self._relay_failed = lambda: relay.failed
+            redispatcher = Redispatcher(
+                WorkReadModel(store.reader), store.log, self._bus, self._settings.broker == MEMORY
+            )
+            return Both(relay, redispatcher)
+
+        if self._projector is not None:
+            return [make()]
+        return [self._led("relay", RELAY_LOCK, make)]
+
+    def _workers(self, steps: tuple[Step, ...]) -> list[Part]:
+        self._staging.prepare()
+        self._blobs.prepare()
+        limits = ArchiveLimits(self._settings.max_package_size)
+        processing = Processing(self._work.packages, self._staging, self._blobs, limits)
+        return [Consumers(Worker(self._bus, processing, steps).consumers())]
+
+    def _sweep(self) -> Sweep:
+        store = self._work
+        return Sweep(
+            self._staging, self._blobs, PackageReadModel(store.reader),
+            WorkReadModel(store.reader), self._progress(store), store.log,
+        )  # fmt: skip
+
+    def _sweeps(self) -> list[Part]:
+        if self._projector is not None:
+            return [self._sweep()]
+        return [self._led("sweep", SWEEP_LOCK, self._sweep)]
+
+    def _server(self) -> Server:
+        settings, store = self._settings, self._requests
+        self._staging.prepare()
+        self._blobs.prepare()
+        authenticator = Authenticator(make_tokens(settings))
+        rules = UploadRules(settings.max_package_size, settings.app_bits_upload)
+        freshness = Freshness(self._progress(store), store.log)
+        app = create_app(
+            authenticator=authenticator,
+            packages=store.packages,
+            read_model=PackageReadModel(store.reader),
+            freshness=freshness,
+            staging=self._staging,
+            blobs=self._blobs,
+            rules=rules,
+            parts=self._ready_parts(store, freshness),
+            version=version("packtrail"),
+        )
+        admission = UploadAdmission(authenticator, store.packages, self._staging, rules)
+        return _listen(settings, app, admission)
+
+    def _ready_parts(self, store: Store, freshness: Freshness) -> dict[str, ReadyPart]:
+        def event_store() -> None:
+            store.log.head()
+
+        def folder(path: Path) -> Callable[[], None]:
+            def check() -> None:
+                if not os.access(path, os.W_OK | os.X_OK):
+                    raise PermissionError(f"{path} can't be written to")
+
+            return check
+
+        def broker() -> None:
+            if self._relay_failed():
+                raise ConnectionError("the last events could not be published")
+
+        return {
+            "event_store": ReadyPart(event_store, essential=True),
+            "read_models": ReadyPart(freshness.require, essential=True),
+            "staging": ReadyPart(folder(self._staging.folder), essential=True),
+            "blob_store": ReadyPart(folder(self._blobs.folder), essential=False),
+            "broker": ReadyPart(broker, essential=False),
+        }
 
 
-def make_service(settings: Settings) -> Service:
-    """Raises `DataDirInUse`; `OSError`."""
-    lock = DataDirLock(settings.data_dir)
-    staging = LocalStaging(settings.staging_dir, settings.upload_dir)
-    staging.prepare()
-    blobs = LocalBlobs(settings.blob_dir, staging)
-    blobs.prepare()
-    store = open_store(settings)
-    work = WorkReadModel(store.reader)
-    read_model = PackageReadModel(store.reader)
-    processing = Processing(
-        store.packages, staging, blobs, ArchiveLimits(settings.max_package_size)
-    )
-    bus = MemoryBus()
-    bus.declare()
-    relay = Relay(store.log, bus, RelayPosition(store.writer, store.file.writing))
-    authenticator = Authenticator(make_tokens(settings))
-    rules = UploadRules(settings.max_package_size, settings.app_bits_upload)
-    freshness = Freshness(store.projector, store.log)
-    app = create_app(
-        authenticator=authenticator,
-        packages=store.packages,
-        read_model=read_model,
-        freshness=freshness,
-        staging=staging,
-        blobs=blobs,
-        rules=rules,
-        parts=_parts(store, staging, blobs, relay, freshness),
-        version=version("packtrail"),
-    )
-    admission = UploadAdmission(authenticator, store.packages, staging, rules)
-    return Service(
-        store=store,
-        bus=bus,
-        server=_listen(settings, app, admission),
-        consumers=Worker(bus, processing).consumers(),
-        relay=relay,
-        redispatcher=Redispatcher(work, store.log, bus),
-        sweep=Sweep(staging, blobs, read_model, work, store.projector, store.log),
-        lock=lock,
-    )
+class _Projected:
+    """A listener's notices of a projector's progress."""
 
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
 
-def _parts(
-    store: Store, staging: LocalStaging, blobs: LocalBlobs, relay: Relay, freshness: Freshness
-) -> dict[str, Part]:
-    def event_store() -> None:
-        store.log.head()
+    def count(self) -> int:
+        return self._listener.count(PROJECTED_CHANNEL)
 
-    def read_models() -> None:
-        freshness.require()
-
-    def folder(path: Path) -> None:
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise PermissionError(f"{path} can't be written to")
-
-    def broker() -> None:
-        if relay.failed:
-            raise ConnectionError("the last events could not be published")
-
-    return {
-        "event_store": Part(event_store, essential=True),
-        "read_models": Part(read_models, essential=True),
-        "staging": Part(lambda: folder(staging.folder), essential=True),
-        "blob_store": Part(lambda: folder(blobs.folder), essential=False),
-        "broker": Part(broker, essential=False),
-    }
+    def wait(self, seen: int, timeout: float) -> bool:
+        return self._listener.wait(PROJECTED_CHANNEL, seen, timeout)
 
 
 def _listen(settings: Settings, app: Any, admission: UploadAdmission) -> Server:

@@ -13,34 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Engine,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Engine, Table, delete
 
 from domain.ports import EventLog, LoggedEvent
+from projections.positions import Position, Standing, lowest, place, standings, versions_of
 
 BATCH = 500  # events applied in one transaction
 PATIENCE = 1.0  # seconds between looks at the log when nothing wakes the projector
+MAX_DELAY = 5.0  # seconds between tries while the log can't be read or applied
 logger = logging.getLogger("packtrail.projector")
-
-metadata = MetaData()
-positions = Table(
-    "projection_positions",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("version", Integer, nullable=False),
-    Column("position", BigInteger, nullable=False),
-)
 
 
 class Projection(Protocol):
@@ -61,6 +42,10 @@ class Projector:
     """Follows the log on a thread and applies it to projections.
 
     `writing` is entered around each transaction (an SQLite file has one writer at a time).
+    `announce` tells other processes, in the transaction, which position it reaches.
+
+    Two projectors on one database do no harm: each holds the positions' rows while it
+    applies what is behind them.
     """
 
     def __init__(
@@ -69,10 +54,13 @@ class Projector:
         engine: Engine,
         projections: Sequence[Projection],
         writing: AbstractContextManager[object] | None = None,
+        announce: Callable[[Connection, int], None] = lambda connection, position: None,
     ) -> None:
         self._log = log
         self._engine = engine
         self._projections = projections
+        self._versions = versions_of(projections)
+        self._announce = announce
         self._writing = writing or nullcontext()
         self._advanced = threading.Condition()
         self._position = 0
@@ -90,19 +78,26 @@ class Projector:
         return [projection.name for projection in self._projections]
 
     def prepare(self) -> None:
-        """Makes the tables; empties read models that were built by another version."""
+        """Makes the read models that are not there; empties those that are not of this log.
+
+        That is what an older version built, and what stands in another history.
+
+        Raises `NewerData` for one that a newer version built.
+        """
         with self._transaction() as connection:
-            metadata.create_all(connection)
-            found = {row.name: row for row in connection.execute(select(positions))}
+            found = standings(connection, for_update=True)
+            lowest(found, self._versions)
             for projection in self._projections:
-                row = found.get(projection.name)
-                if row is None:
-                    connection.execute(
-                        insert(positions).values(
-                            name=projection.name, version=projection.version, position=0
-                        )
+                standing = found.get(projection.name)
+                if standing is None or standing.version != projection.version:
+                    self._empty(connection, projection)
+                elif not standing.at.is_in(self._log):
+                    logger.warning(
+                        "read model %s stands at position %d of another history than the log's "
+                        "(was the log restored?): it is built anew",
+                        projection.name,
+                        standing.at.position,
                     )
-                elif row.version != projection.version:
                     self._empty(connection, projection)
 
     def catch_up(self, progress: Callable[[int], None] = lambda position: None) -> None:
@@ -121,16 +116,18 @@ class Projector:
         """
         chosen = [projection for projection in self._projections if projection.name in names]
         with self._transaction() as connection:
+            lowest(standings(connection, for_update=True), self._versions)
             for projection in chosen:
-                self._empty(connection, projection)
-            position = 0
-            while events := self._log.read(position, BATCH):
+                for table in projection.tables:
+                    connection.execute(delete(table))
+            at = Position()
+            while events := self._log.read(at.position, BATCH):
                 for projection in chosen:
                     projection.apply(connection, events)
-                position = events[-1].position
-                progress(position)
+                at = Position.of(events[-1])
+                progress(at.position)
             for projection in chosen:
-                self._set_position(connection, projection, position)
+                self._place(connection, projection, at)
 
     def wait_for(self, position: int, timeout: float) -> bool:
         """Whether the read models have `position`, within `timeout` seconds."""
@@ -150,11 +147,14 @@ class Projector:
         self._thread = threading.Thread(target=self._follow, name="projector", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, timeout: float | None = None) -> bool:
+        """Ends following; whether the thread has ended within `timeout` seconds."""
         self._stopping.set()
         self._log.wake()
-        if self._thread is not None:
-            self._thread.join()
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _follow(self) -> None:
         failures = 0
@@ -166,9 +166,9 @@ class Projector:
                 failures = 0
             except Exception:
                 failures += 1
-                delay = min(2.0 ** (failures - 1), 60.0)
+                delay = min(0.25 * 2.0 ** min(failures - 1, 10), MAX_DELAY)
                 logger.exception(
-                    "read models stay at position %d; trying again in %d s", self._position, delay
+                    "read models stay at position %d; trying again in %.1f s", self._position, delay
                 )
                 self._stopping.wait(delay)
 
@@ -181,15 +181,18 @@ class Projector:
             if not events:
                 return False
         with self._transaction() as connection:
-            reached = self._positions(connection)
-            start = min(reached.values())
+            found = standings(connection, for_update=True)
+            start = lowest(found, self._versions)
             if not events or events[0].position <= start or start < self._position:
                 events = self._log.read(start, BATCH)
             for projection in self._projections:
-                fresh = [e for e in events if e.position > reached[projection.name]]
+                reached = found[projection.name].at.position
+                fresh = [e for e in events if e.position > reached]
                 if fresh:
                     projection.apply(connection, fresh)
-                    self._set_position(connection, projection, fresh[-1].position)
+                    self._place(connection, projection, Position.of(fresh[-1]))
+            if events:
+                self._announce(connection, events[-1].position)
         self._advance(events[-1].position if events else start)
         if len(events) < BATCH:
             self._level_at = asked_at
@@ -200,21 +203,14 @@ class Projector:
             self._position = position
             self._advanced.notify_all()
 
-    def _positions(self, connection: Connection) -> dict[str, int]:
-        return {row.name: row.position for row in connection.execute(select(positions))}
-
-    def _set_position(self, connection: Connection, projection: Projection, position: int) -> None:
-        connection.execute(
-            update(positions)
-            .where(positions.c.name == projection.name)
-            .values(version=projection.version, position=position)
-        )
+    def _place(self, connection: Connection, projection: Projection, at: Position) -> None:
+        place(connection, projection.name, Standing(projection.version, at))
 
     def _empty(self, connection: Connection, projection: Projection) -> None:
-        for table in projection.tables:
+        for table in projection.tables:  # another version may have other columns
             table.drop(connection, checkfirst=True)
             table.create(connection)
-        self._set_position(connection, projection, 0)
+        self._place(connection, projection, Position())
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

@@ -26,7 +26,7 @@ from sqlalchemy import bindparam as bind
 
 from domain.package import Package, PackageState, PackageType
 from domain.ports import LoggedEvent
-from projections.engine import metadata
+from projections.positions import metadata
 from projections.representation import PackageView
 
 packages = Table(

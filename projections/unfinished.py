@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from domain.package import Fault, Package, PackageType
 from domain.ports import LoggedEvent
-from projections.engine import metadata
+from projections.positions import metadata
 
 
 class Step(StrEnum):

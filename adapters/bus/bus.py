@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import kombu
 
-from adapters.bus.messages import CONTENT_TYPE, Message
+from adapters.bus.messages import Message
 
 logger = logging.getLogger("packtrail.bus")
 
@@ -35,25 +35,50 @@ BINDINGS: dict[str, tuple[str, ...]] = {
 }
 
 
-def work_queue(name: str) -> kombu.Queue:
-    bindings = [kombu.binding(EVENTS, routing_key=key) for key in BINDINGS[name]]
-    return kombu.Queue(name, bindings=bindings, durable=True)
+MAX_RECONNECT_DELAY = 5.0  # seconds
 
 
 class Handler(Protocol):
-    """Handles one message; whatever it raises is logged, and the message is done with."""
+    """Handles one message. Whatever it raises is logged, and the message is done with.
+
+    After `Unreadable` the broker parks it.
+    """
 
     def __call__(self, message: Message) -> None: ...
 
 
+class BrokerAway(ConnectionError):
+    """The broker can't be reached, or does not do what it is asked for."""
+
+
+class Unreadable(Exception):
+    """A message that nobody will ever be able to handle: the broker may park it."""
+
+
+class Broker(Protocol):
+    """The broker, as a consumer on one connection has it."""
+
+    def wait(self, timeout: float) -> None:
+        """Delivers what has come; returns then, or when woken, or after `timeout` seconds.
+
+        Raises `BrokerAway`.
+        """
+
+
 class Bus(Protocol):
-    """What the relay and the consumers need; every broker's adapter passes the same tests."""
+    """What the relay and the consumers need; every broker's adapter passes the same tests.
+
+    All but `wake` and `close` raise `BrokerAway`.
+    """
 
     def connect(self) -> kombu.Connection:
         """A connection of one's own, for whoever follows along."""
 
     def declare(self) -> None:
-        """Makes the exchange and the work queues, where they are not there yet."""
+        """Makes the exchanges and queues that are not there yet."""
+
+    def queue(self, name: str) -> kombu.Queue:
+        """A work queue as it is declared."""
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Publishes events; returns when the broker has them."""
@@ -64,50 +89,24 @@ class Bus(Protocol):
     def send_later(self, queue: str, message: Message, delay: float) -> None:
         """The same, `delay` seconds from now."""
 
+    def waiting(self, queue: str) -> int:
+        """How many messages wait in a work queue."""
+
+    def receiving(self, connection: kombu.Connection) -> AbstractContextManager[Broker]:
+        """While entered, the connection delivers messages whenever `Broker.wait` is called."""
+
     def wake(self) -> None:
         """Makes consumers of this process that wait for messages look around."""
 
     def close(self) -> None: ...
 
 
-class Publisher:
-    """A connection to publish on; safe to use from several threads."""
-
-    def __init__(self, connect: Callable[[], kombu.Connection]) -> None:
-        self._lock = threading.Lock()
-        self._connection = connect()
-        self._producer = kombu.Producer(self._connection.channel())
-
-    def publish(self, exchange: str, routing_key: str, message: Message) -> None:
-        with self._lock:
-            self._producer.publish(
-                message.body,
-                exchange=exchange,
-                routing_key=routing_key,
-                content_type=CONTENT_TYPE,
-                content_encoding="utf-8",
-                delivery_mode=2,
-                message_id=message.id,
-                type=message.type,
-                headers=message.headers,
-            )
-
-    def declare(self) -> None:
-        with self._lock:
-            channel = self._producer.channel
-            EVENTS(channel).declare()
-            for name in BINDINGS:
-                work_queue(name)(channel).declare()
-
-    def close(self) -> None:
-        self._connection.release()
-
-
 class Consumer:
     """Takes messages of a work queue: one thread receives, `concurrency` threads handle.
 
     The receiving thread is never busy with work, so it can answer the broker. A message
-    is acknowledged when its handler is through.
+    is acknowledged when its handler is through. A connection that breaks is made again; what
+    was received on it will be delivered once more.
     """
 
     def __init__(self, bus: Bus, queue_name: str, handle: Handler, concurrency: int) -> None:
@@ -148,25 +147,48 @@ class Consumer:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _receive(self) -> None:
-        with self._bus.connect() as connection, connection.channel() as channel:
-            consumer = kombu.Consumer(
-                channel,
-                queues=[work_queue(self._queue_name)],
-                on_message=self._received.put,
-                prefetch_count=self._concurrency,
-            )
-            with consumer:
-                while not self._stopping.is_set():
-                    with contextlib.suppress(TimeoutError):
-                        connection.drain_events(timeout=1)
-                    self._acknowledge()
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                with self._bus.connect() as connection, connection.channel() as channel:
+                    self._consume(connection, channel)
+            except Exception as error:  # noqa: BLE001 - whatever it is, others can't help
+                failures += 1
+                delay = min(0.1 * 2.0 ** min(failures - 1, 10), MAX_RECONNECT_DELAY)
+                logger.warning(
+                    "%s is not received from: %s; trying again in %.1f s",
+                    self._queue_name,
+                    error,
+                    delay,
+                )
+                self._stopping.wait(delay)
+            else:
+                failures = 0
 
-    def _acknowledge(self) -> None:
+    def _consume(self, connection: kombu.Connection, channel: Any) -> None:
+        consumer = kombu.Consumer(
+            channel,
+            queues=[self._bus.queue(self._queue_name)],
+            on_message=self._received.put,
+            prefetch_count=self._concurrency,
+        )
+        with self._bus.receiving(connection) as broker, consumer:
+            while not self._stopping.is_set():
+                broker.wait(1.0)
+                self._acknowledge(channel)
+
+    def _acknowledge(self, channel: Any) -> None:
         while True:
             try:
-                self._handled.get_nowait().ack()
+                delivery, done = self._handled.get_nowait()
             except queue.Empty:
                 return
+            if delivery.channel is not channel:
+                continue  # of a connection that broke: it will be delivered again
+            if done:
+                delivery.ack()
+            else:
+                delivery.reject()
 
     def _work(self) -> None:
         while (delivery := self._received.get()) is not None:
@@ -176,9 +198,13 @@ class Consumer:
                 body=delivery.body,
                 headers=dict(delivery.headers),
             )
+            done = True
             try:
                 self._handle(message)
+            except Unreadable as reason:
+                logger.error("a message of %s is parked: %s", self._queue_name, reason)
+                done = False
             except Exception:
                 logger.exception("message %s of %s was not handled", message.id, self._queue_name)
-            self._handled.put(delivery)
+            self._handled.put((delivery, done))
             self._bus.wake()

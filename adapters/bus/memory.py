@@ -13,7 +13,7 @@ import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from queue import Empty
 from typing import Any
 
@@ -21,8 +21,8 @@ import kombu
 from kombu.transport import memory
 from kombu.transport.virtual import BrokerState
 
-from adapters.bus.bus import EVENTS, Publisher
-from adapters.bus.messages import Message
+from adapters.bus.bus import BINDINGS, EVENTS, Broker
+from adapters.bus.messages import CONTENT_TYPE, Message
 
 
 class _Wakeups:
@@ -79,13 +79,24 @@ def _transport_class(wakeups: _Wakeups) -> type[memory.Transport]:
     return Transport
 
 
+class _Receiver:
+    def __init__(self, connection: kombu.Connection) -> None:
+        self._connection = connection
+
+    def wait(self, timeout: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            self._connection.drain_events(timeout=timeout)
+
+
 class MemoryBus:
     """A `Bus` (see `adapters.bus.bus`) for the threads of one process."""
 
     def __init__(self) -> None:
         self._wakeups = _Wakeups()
         self._transport = _transport_class(self._wakeups)
-        self._publisher = Publisher(self.connect)
+        self._connection = self.connect()
+        self._lock = threading.Lock()  # kombu's channels are for one thread at a time
+        self._producer = kombu.Producer(self._connection.channel())
         self._timers = _Timers(self.send)
 
     def connect(self) -> kombu.Connection:
@@ -94,24 +105,52 @@ class MemoryBus:
         )
 
     def declare(self) -> None:
-        self._publisher.declare()
+        with self._lock:
+            EVENTS(self._producer.channel).declare()
+            for name in BINDINGS:
+                self.queue(name)(self._producer.channel).declare()
+
+    def queue(self, name: str) -> kombu.Queue:
+        bindings = [kombu.binding(EVENTS, routing_key=key) for key in BINDINGS[name]]
+        return kombu.Queue(name, bindings=bindings, durable=True)
 
     def publish(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            self._publisher.publish(EVENTS.name, message.type, message)
+            self._publish(EVENTS.name, message.type, message)
 
     def send(self, queue: str, message: Message) -> None:
-        self._publisher.publish("", queue, message)
+        self._publish("", queue, message)
 
     def send_later(self, queue: str, message: Message, delay: float) -> None:
         self._timers.add(time.monotonic() + delay, queue, message)
+
+    def waiting(self, queue: str) -> int:
+        return int(self._producer.channel._size(queue))
+
+    @contextlib.contextmanager
+    def receiving(self, connection: kombu.Connection) -> Iterator[Broker]:
+        yield _Receiver(connection)
 
     def wake(self) -> None:
         self._wakeups.notify()
 
     def close(self) -> None:
         self._timers.stop()
-        self._publisher.close()
+        self._connection.release()
+
+    def _publish(self, exchange: str, routing_key: str, message: Message) -> None:
+        with self._lock:
+            self._producer.publish(
+                message.body,
+                exchange=exchange,
+                routing_key=routing_key,
+                content_type=CONTENT_TYPE,
+                content_encoding="utf-8",
+                delivery_mode=2,
+                message_id=message.id,
+                type=message.type,
+                headers=message.headers,
+            )
 
 
 class _Timers:

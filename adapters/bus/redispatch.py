@@ -1,7 +1,8 @@
 """Hands unfinished work out again: what the log says is unfinished, whatever became of messages.
 
-At a start everything unfinished is handed out at once, since the queues may have died
-with the last process; later, what stays unfinished for long, ever more rarely.
+What stays unfinished for long is handed out again, and again; not while messages wait in its
+queue, for then its own may be among them. Where the queues died with the last process,
+everything is handed out at the start.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from adapters.bus.bus import Bus
 from adapters.bus.messages import message_of
 from adapters.bus.work import HANDED_OUT_AGAIN, QUEUES
 from domain.ports import EventLog
-from projections.unfinished import UnfinishedWork, WorkReadModel
+from projections.unfinished import Step, UnfinishedWork, WorkReadModel
 
 logger = logging.getLogger("packtrail.redispatch")
 
 INTERVAL = 5.0  # seconds between looks
 FIRST_WAIT, MAX_WAIT = 30.0, 60.0  # seconds until work is handed out again; doubled each time
+PATIENCE = 600.0  # seconds that work waits for a queue to be empty
 
 
 @dataclass
 class _Plan:
     """When a piece of work is handed out next, and how long to wait after that."""
 
+    since: float
     due: float
     wait: float
 
@@ -40,11 +43,13 @@ class Redispatcher:
         work: WorkReadModel,
         log: EventLog,
         bus: Bus,
+        queues_are_new: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._work = work
         self._log = log
         self._bus = bus
+        self._queues_are_new = queues_are_new
         self._clock = clock
         self._plans: dict[UnfinishedWork, _Plan] = {}
         self._stopping = threading.Event()
@@ -53,21 +58,29 @@ class Redispatcher:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, timeout: float | None = None) -> bool:
+        """Whether the thread has ended within `timeout` seconds."""
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def look(self, first: bool = False) -> int:
         """Hands out what is due; how many pieces of work that were."""
         now = self._clock()
         plans: dict[UnfinishedWork, _Plan] = {}
         handed_out = 0
+        busy: dict[Step, bool] = {}
         for work in self._work.unfinished():
-            plan = self._plans.get(work) or _Plan(now if first else now + FIRST_WAIT, FIRST_WAIT)
+            plan = self._plans.get(work) or _Plan(
+                now, now if first else now + FIRST_WAIT, FIRST_WAIT
+            )
             if plan.due <= now:
-                self._hand_out(work)
-                handed_out += 1
-                plan = _Plan(now + plan.wait, min(plan.wait * 2, MAX_WAIT))
+                if work.step not in busy:
+                    busy[work.step] = self._bus.waiting(QUEUES[work.step]) > 0
+                if not busy[work.step] or now - plan.since >= PATIENCE:
+                    self._hand_out(work)
+                    handed_out += 1
+                    plan = _Plan(now, now + plan.wait, min(plan.wait * 2, MAX_WAIT))
             plans[work] = plan
         self._plans = plans
         return handed_out
@@ -82,7 +95,7 @@ class Redispatcher:
         )
 
     def _run(self) -> None:
-        first = True
+        first = self._queues_are_new
         while not self._stopping.is_set():
             try:
                 self.look(first)

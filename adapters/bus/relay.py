@@ -16,11 +16,13 @@ from sqlalchemy import BigInteger, Column, Engine, MetaData, Table, Text, insert
 from adapters.bus.bus import Bus
 from adapters.bus.messages import message_of
 from domain.ports import EventLog
+from projections.positions import Position
 
 logger = logging.getLogger("packtrail.relay")
 
 BATCH = 500
 PATIENCE = 1.0  # seconds between looks at the log when nothing wakes the relay
+MAX_DELAY = 5.0  # seconds between tries while the broker or the log is away
 
 metadata = MetaData()
 relay_positions = Table(
@@ -28,6 +30,7 @@ relay_positions = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("position", BigInteger, nullable=False),
+    Column("event_id", Text),
 )
 
 
@@ -40,18 +43,17 @@ class RelayPosition:
         self._engine = engine
         self._writing = writing or nullcontext()
 
-    def load(self) -> int:
-        """The position kept; 0 at the first start."""
-        with self._writing, self._engine.begin() as connection:
-            metadata.create_all(connection)
-            position = connection.scalar(select(relay_positions.c.position))
-            if position is None:
-                connection.execute(insert(relay_positions).values(name="events", position=0))
-        return position or 0
+    def load(self) -> Position:
+        """The position kept; the beginning at the first start."""
+        with self._engine.connect() as connection:
+            row = connection.execute(select(relay_positions)).first()
+        return Position(row.position, row.event_id) if row else Position()
 
-    def save(self, position: int) -> None:
+    def save(self, at: Position) -> None:
+        values = {"position": at.position, "event_id": at.event_id}
         with self._writing, self._engine.begin() as connection:
-            connection.execute(update(relay_positions).values(position=position))
+            if not connection.execute(update(relay_positions).values(values)).rowcount:
+                connection.execute(insert(relay_positions).values(name="events", **values))
 
 
 class Relay:
@@ -61,7 +63,7 @@ class Relay:
         self._log = log
         self._bus = bus
         self._kept = position
-        self._saved = self._position = position.load()
+        self._at = self._saved = self._begin()
         self._saved_at = 0.0
         self._failed = False
         self._stopping = threading.Event()
@@ -69,7 +71,7 @@ class Relay:
 
     @property
     def position(self) -> int:
-        return self._position
+        return self._at.position
 
     @property
     def failed(self) -> bool:
@@ -79,10 +81,12 @@ class Relay:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, timeout: float | None = None) -> bool:
+        """Ends following; whether the thread has ended within `timeout` seconds."""
         self._stopping.set()
         self._log.wake()
-        self._thread.join()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _follow(self) -> None:
         failures = 0
@@ -90,13 +94,15 @@ class Relay:
             try:
                 if not self._step():
                     self._save()
-                    self._log.wait(self._position, PATIENCE)
+                    self._log.wait(self._at.position, PATIENCE)
                 failures, self._failed = 0, False
             except Exception:
                 failures, self._failed = failures + 1, True
-                delay = min(2.0 ** (failures - 1), 60.0)
+                delay = min(0.25 * 2.0 ** min(failures - 1, 10), MAX_DELAY)
                 logger.exception(
-                    "events wait behind position %d; trying again in %d s", self._position, delay
+                    "events wait behind position %d; trying again in %.1f s",
+                    self._at.position,
+                    delay,
                 )
                 self._stopping.wait(delay)
         try:
@@ -106,17 +112,29 @@ class Relay:
 
     def _step(self) -> bool:
         """Publishes the next batch; whether there was one."""
-        events = self._log.read(self._position, BATCH)
+        events = self._log.read(self._at.position, BATCH)
         if not events:
             return False
         self._bus.publish([message_of(logged) for logged in events])
-        self._position = events[-1].position
+        self._at = Position.of(events[-1])
         self._save()
         return True
 
     def _save(self, at_once: bool = False) -> None:
         """Keeps the position, at most once a second: what it is for is to be nearly right."""
         now = time.monotonic()
-        if self._saved < self._position and (at_once or now - self._saved_at >= 1.0):
-            self._kept.save(self._position)
-            self._saved, self._saved_at = self._position, now
+        if self._saved != self._at and (at_once or now - self._saved_at >= 1.0):
+            self._kept.save(self._at)
+            self._saved, self._saved_at = self._at, now
+
+    def _begin(self) -> Position:
+        """Where to go on: behind what was published, if that is still what the log says."""
+        kept = self._kept.load()
+        if kept.is_in(self._log):
+            return kept
+        logger.warning(
+            "the relay stands at position %d of another history than the log's (was the log "
+            "restored?): everything in it is published again",
+            kept.position,
+        )
+        return Position()

@@ -14,9 +14,10 @@ from enum import Enum
 
 from eventsourcing.persistence import DatabaseError, InterfaceError, OperationalError
 
-from adapters.bus.bus import HASHING, STORAGE, Bus, Consumer
+from adapters.bus.bus import HASHING, STORAGE, Bus, Consumer, Unreadable
 from adapters.bus.messages import Heard, Message
 from adapters.context import request_context
+from domain.errors import NewerData
 from domain.processing import Processing
 from projections.unfinished import Step
 
@@ -48,6 +49,8 @@ def classify(error: Exception) -> Failure:
     """Whether an error says that something is away, or that we are wrong."""
     if isinstance(error, OSError | MemoryError | OperationalError | InterfaceError):
         return Failure.ENVIRONMENT
+    if isinstance(error, NewerData):
+        return Failure.ENVIRONMENT  # until we are upgraded, or a program that is gets it
     if type(error) is DatabaseError:  # not its subclasses: those say that our SQL is wrong
         return Failure.ENVIRONMENT
     return Failure.DEFECT
@@ -86,17 +89,16 @@ class WorkHandler:
         self._bus = bus
         self._processing = processing
         self._step = step
-        self._in_hand: set[str] = set()  # events being worked on, or waiting for their next try
+        self._in_hand: set[str] = set()  # ids of events being worked on
         self._lock = threading.Lock()
 
     def __call__(self, message: Message) -> None:
         try:
             heard = Heard.of(message.body)
         except ValueError as error:
-            logger.error("a message of %s is dropped: %s", QUEUES[self._step], error)
-            return
+            raise Unreadable(str(error)) from None
         with request_context(heard.cause.request_id):
-            if not self._take(heard, message):
+            if not self._take(heard):
                 return
             try:
                 self._do(heard)
@@ -104,18 +106,14 @@ class WorkHandler:
                 again = self._after_failure(heard, message, error)
             else:
                 again = None
-            if again is None:
-                with self._lock:
-                    self._in_hand.discard(heard.event_id)
-            else:
+            with self._lock:
+                self._in_hand.discard(heard.event_id)
+            if again is not None:
                 self._bus.send_later(QUEUES[self._step], *again)
 
-    def _take(self, heard: Heard, message: Message) -> bool:
+    def _take(self, heard: Heard) -> bool:
         """Whether to work on it: not if it is in hand already and this is a second copy."""
         with self._lock:
-            if ATTEMPT in message.headers:
-                self._in_hand.add(heard.event_id)
-                return True
             if heard.event_id in self._in_hand:
                 return False
             self._in_hand.add(heard.event_id)

@@ -8,6 +8,9 @@ from typing import Any
 import orjson
 from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
+from eventsourcing.utils import TopicError, resolve_topic
+
+from domain.errors import NewerData
 
 
 class OrjsonTranscoder(Transcoder):
@@ -27,9 +30,25 @@ class EventMapper(Mapper[str]):
         super().__init__(OrjsonTranscoder())
 
     def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[str]:
+        """Raises `NewerData` for an event, or a version of one, that this program does not know."""
+        try:
+            kind = resolve_topic(stored_event.topic)
+        except TopicError:
+            raise self._newer(stored_event, "an event") from None
+        if b'"class_version"' in stored_event.state:
+            found = orjson.loads(stored_event.state).get("class_version", 1)
+            if found > getattr(kind, "class_version", 1):
+                raise self._newer(stored_event, f"version {found}")
         event = super().to_domain_event(stored_event)
         fields = vars(event)
         timestamp = fields["timestamp"]
         if isinstance(timestamp, str):
             fields["timestamp"] = datetime.fromisoformat(timestamp).astimezone(UTC)
         return event
+
+    @staticmethod
+    def _newer(stored: StoredEvent, what: str) -> NewerData:
+        return NewerData(
+            f"event {stored.originator_version} of {stored.originator_id} is {what} of "
+            f"{stored.topic!r} that this program does not know: upgrade it"
+        )

@@ -135,6 +135,7 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
         lambda e: unprocessable(f"The body is larger than {e.limit} bytes, the limit", 413),
     ),
     (errors.NoRoomForUpload, lambda e: NO_ROOM),
+    (errors.NewerData, lambda e: DATABASE_ERROR),
     (PersistenceError, lambda e: DATABASE_ERROR),
     (SQLAlchemyError, lambda e: DATABASE_ERROR),
 ]

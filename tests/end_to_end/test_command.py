@@ -120,7 +120,7 @@ def test_the_secret_is_made_at_the_first_start(tmp_path: Path) -> None:
         ("PACKTRAIL_LISTEN", "nowhere", "127.0.0.1:8080"),
         ("PACKTRAIL_LISTEN", "192.0.2.1:1", "can be listened on"),
         ("PACKTRAIL_MAX_PACKAGE_SIZE", "1 GiB", "number of bytes"),
-        ("PACKTRAIL_BROKER", "amqp://localhost", "memory://"),
+        ("PACKTRAIL_BROKER", "redis://localhost", "memory://"),
         ("PACKTRAIL_APP_BITS_UPLOAD", "yes", "on or off"),
         ("PACKTRAIL_TYPO", "x", "PACKTRAIL_LISTEN"),
     ],

@@ -150,7 +150,7 @@ def signed(secret: str = SECRET, algorithm: str = "HS256", **changes: Any) -> di
     """A token with claims changed, or left out where the change is None."""
     claims = {
         "user_id": "u", "scope": [Scope.READ.value, Scope.WRITE.value],
-        "aud": ["cloud_controller"], "exp": int(time.time()) + 60, **changes,
+        "aud": ["cloud_controller"], "exp": int(time.time()) + 3600, **changes,
     }  # fmt: skip
     kept = {name: value for name, value in claims.items() if value is not None}
     return bearer(jwt.encode(kept, secret, algorithm=algorithm))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,24 +13,35 @@ import kombu
 import orjson
 import pytest
 
-from adapters.bus.bus import EVENTS, HASHING, STORAGE, Bus, Consumer, Handler
+from adapters.bus import rabbit as rabbit_module
+from adapters.bus.bus import (
+    EVENTS,
+    HASHING,
+    STORAGE,
+    BrokerAway,
+    Bus,
+    Consumer,
+    Handler,
+    Unreadable,
+)  # fmt: skip
 from adapters.bus.memory import MemoryBus
 from adapters.bus.messages import CONTENT_TYPE, Message
+from adapters.bus.rabbit import PARKED_QUEUE, RabbitBus
+from tests.support.rabbit import RabbitServer
 from tests.support.waiting import eventually
 
 LONG = 3600.0  # seconds that no test waits for
 
 
-def memory() -> MemoryBus:
-    return MemoryBus()
-
-
-BUSES: dict[str, Callable[[], Bus]] = {"memory": memory}
-
-
-@pytest.fixture(params=BUSES)
+@pytest.fixture(params=["memory", "rabbit"])
 def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
-    bus = BUSES[request.param]()
+    bus: Bus
+    if request.param == "memory":
+        bus = MemoryBus()
+    else:
+        server: RabbitServer = request.getfixturevalue("rabbit")
+        server.forget_queues()
+        bus = RabbitBus(server.url)
     bus.declare()
     yield bus
     bus.close()
@@ -121,7 +132,7 @@ def subscribe(bus: Bus) -> Iterator[Callable[[str, str], Subscriber]]:
                 heard.append(delivery)
                 delivery.ack()
 
-            queue = kombu.Queue(name, EVENTS, routing_key=routing_key)
+            queue = kombu.Queue(name, EVENTS, routing_key=routing_key, exclusive=True)
             stack.enter_context(kombu.Consumer(channel, [queue], on_message=hear))
             return Subscriber(connection, heard)
 
@@ -231,7 +242,7 @@ class TestBus:
         handled = Handled()
         consume(handled)
         bus.send_later(STORAGE, message(9), LONG)
-        for number, delay in ((3, 0.15), (1, 0.05), (2, 0.1)):
+        for number, delay in ((3, 1.0), (1, 0.25), (2, 0.5)):
             bus.send_later(STORAGE, message(number), delay)
         eventually(lambda: len(handled.messages) >= 3)
         assert handled.ids == ["guid-1/1", "guid-1/2", "guid-1/3"]
@@ -356,6 +367,7 @@ class TestConsumer:
 
         def handle(message: Message) -> None:
             if not handled:
+                held.handling.set()
                 held.receiver_is_about_to_wait.wait(10)
             handled.append(message.id)
 
@@ -370,12 +382,99 @@ class TestConsumer:
             consumer.stop(10)
 
 
+class TestRabbitBus:
+    """What only a broker of its own promises, and how it may fail."""
+
+    def test_a_broker_that_dies_loses_nothing(self, own_rabbit: RabbitServer) -> None:
+        """What was confirmed is there when it is back; consumers connect again by themselves."""
+        rabbit = own_rabbit
+        bus = RabbitBus(rabbit.url)
+        bus.publish([message(number) for number in range(200)])
+        handled = Handled()
+        handled.gate.clear()
+        consumer = Consumer(bus, STORAGE, handled, 2)
+        consumer.start()
+        eventually(lambda: handled.running == 2)
+        rabbit.kill()
+        with pytest.raises(BrokerAway):
+            bus.publish([message(200)])
+        handled.gate.set()
+        rabbit.start()
+        eventually(lambda: published(bus, message(200)))
+        everything = {f"guid-1/{number}" for number in range(201)}
+        eventually(lambda: everything <= set(handled.ids), within=30)
+        assert consumer.stop(10)
+        bus.close()
+
+    def test_a_long_handler_does_not_stop_the_heartbeats(
+        self, rabbit: RabbitServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Work that takes longer than the broker's patience is handed out once."""
+        rabbit.forget_queues()
+        monkeypatch.setattr(rabbit_module, "HEARTBEAT", 1)
+        bus = RabbitBus(rabbit.url)
+        bus.declare()
+        handled = Handled()
+        handled.gate.clear()
+        consumer = Consumer(bus, STORAGE, handled, 1)
+        consumer.start()
+        bus.send(STORAGE, message(1))
+        eventually(lambda: handled.running == 1)
+        since = time.monotonic()  # a broker that hears nothing hangs up after two heartbeats
+        eventually(lambda: time.monotonic() - since > 4)
+        handled.gate.set()
+        bus.send(STORAGE, message(2))
+        eventually(lambda: len(handled.messages) == 2)
+        assert handled.ids == ["guid-1/1", "guid-1/2"]
+        assert consumer.stop(10)
+        bus.close()
+
+    def test_what_can_not_be_read_is_parked(self, rabbit: RabbitServer) -> None:
+        """Whatever somebody else has put into the queue is kept for an operator to look at."""
+        rabbit.forget_queues()
+        bus = RabbitBus(rabbit.url)
+        bus.declare()
+
+        def handle(message: Message) -> None:
+            raise Unreadable("no message of ours")
+
+        consumer = Consumer(bus, STORAGE, handle, 1)
+        consumer.start()
+        bus.send(STORAGE, message(7))
+        with bus.connect() as connection:
+            parked = eventually(PARKED_QUEUE(connection.channel()).get)
+        assert parked.properties["message_id"] == "guid-1/7"
+        assert consumer.stop(10)
+        bus.close()
+
+    def test_a_queue_of_other_arguments_is_told_clearly(self, rabbit: RabbitServer) -> None:
+        """A queue that a newer program declared is not changed, and not used."""
+        rabbit.forget_queues()
+        with kombu.Connection(rabbit.url) as connection:
+            queue = kombu.Queue(STORAGE, queue_arguments={"x-max-length": 5})
+            queue(connection.channel()).queue_declare()
+        bus = RabbitBus(rabbit.url)
+        with pytest.raises(BrokerAway, match="other arguments"):
+            bus.publish([message(1)])
+        bus.close()
+        rabbit.forget_queues()
+
+
+def published(bus: Bus, message: Message) -> bool:
+    """Whether the broker took it: just started, it may refuse while a queue elects its leader."""
+    try:
+        bus.publish([message])
+    except BrokerAway:
+        return False
+    return True
+
+
 class TestMemoryBus:
     """What only the bus inside one process promises."""
 
     def test_a_bus_with_delayed_messages_can_be_closed(self) -> None:
         """They are lost with it; the log knows what is unfinished."""
-        bus = memory()
+        bus = MemoryBus()
         bus.declare()
         bus.send_later(STORAGE, message(1), LONG)
         closing = threading.Thread(target=bus.close, daemon=True)
@@ -389,6 +488,7 @@ class HeldBus:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self.handling = threading.Event()
         self.receiver_is_about_to_wait = threading.Event()
         self.message_is_done = threading.Event()
         self.waited_in_vain = 0
@@ -400,35 +500,28 @@ class HeldBus:
         self._bus.wake()
         self.message_is_done.set()
 
-    def connect(self) -> Any:
-        return _HeldConnection(self, self._bus.connect())
+    @contextmanager
+    def receiving(self, connection: Any) -> Iterator[Any]:
+        with self._bus.receiving(connection) as broker:
+            yield _HeldBroker(self, broker)
 
 
-class _HeldConnection:
-    def __init__(self, bus: HeldBus, connection: Any) -> None:
+class _HeldBroker:
+    def __init__(self, bus: HeldBus, broker: Any) -> None:
         self._bus = bus
-        self._connection = connection
-        self._delivered = False
+        self._broker = broker
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._connection.release()
-
-    def drain_events(self, timeout: float) -> None:
-        if self._delivered and not self._bus.message_is_done.is_set():
+    def wait(self, timeout: float) -> None:
+        if not self._bus.handling.is_set():
+            self._broker.wait(0.01)
+            return
+        if not self._bus.message_is_done.is_set():
             self._bus.receiver_is_about_to_wait.set()
             self._bus.message_is_done.wait(10)
-        try:
-            self._connection.drain_events(timeout=timeout)
-        except TimeoutError:
+        start = time.monotonic()
+        self._broker.wait(timeout)
+        if time.monotonic() - start >= timeout:
             self._bus.waited_in_vain += 1
-            raise
-        self._delivered = True
 
 
 def as_bytes(body: bytes | str) -> bytes:

@@ -136,9 +136,7 @@ def idle(tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> P
 @pytest.fixture
 def plant(idle: Plant, stack: ExitStack) -> Plant:
     """All of it runs."""
-    relay = Relay(
-        idle.store.log, idle.bus, RelayPosition(idle.store.writer, idle.store.file.writing)
-    )
+    relay = Relay(idle.store.log, idle.bus, RelayPosition(idle.store.writer, idle.store.writing))
     relay.start()
     stack.callback(relay.stop)
     return idle
@@ -326,12 +324,12 @@ def test_repeated_messages_change_nothing(plant: Plant) -> None:
 def test_lost_messages_do_not_matter(idle: Plant) -> None:
     """Nobody was told of the upload: it is found in the log, step by step, and done."""
     guid = idle.upload()
-    redispatcher = Redispatcher(idle.store.work, idle.store.log, idle.bus)
+    redispatcher = Redispatcher(idle.store.work, idle.store.log, idle.bus, True)
     eventually(idle.store.work.unfinished)
     assert redispatcher.look(first=True) == 1
     eventually(lambda: [w.step for w in idle.store.work.unfinished()] == [Step.HASHING])
     assert idle.package(guid).state is PackageState.PROCESSING_UPLOAD
-    restarted = Redispatcher(idle.store.work, idle.store.log, idle.bus)
+    restarted = Redispatcher(idle.store.work, idle.store.log, idle.bus, True)
     assert restarted.look(first=True) == 1
     idle.becomes(guid, PackageState.READY)
 
@@ -341,6 +339,6 @@ def test_a_defect_found_after_a_restart_ends_as_well(idle: Plant) -> None:
     idle.blobs.store_errors += [RuntimeError("defect")] * 1000
     guid = idle.upload()
     eventually(idle.store.work.unfinished)
-    Redispatcher(idle.store.work, idle.store.log, idle.bus).look(first=True)
+    Redispatcher(idle.store.work, idle.store.log, idle.bus, True).look(first=True)
     assert idle.becomes(guid, PackageState.FAILED).fault is Fault.SERVICE
     assert len(idle.blobs.store_errors) == 995

@@ -6,81 +6,68 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from eventsourcing.persistence import EventStore, IntegrityError
+from eventsourcing.persistence import IntegrityError
 
-from adapters.event_store.log import RecordedLog
-from adapters.event_store.sqlite import SQLiteFile, SQLiteRecorder
-from adapters.event_store.transcoding import EventMapper
+from adapters.event_store.sqlite import SQLiteFile
+from adapters.postgres import EVENTS_CHANNEL, PROJECTED_CHANNEL, REQUEST_PATIENCE, Listener
+from adapters.store import Store, open_postgres, open_sqlite
 from domain.errors import BitsAlreadyUploaded
 from domain.package import Package, PackageType, StagedBits
-from domain.ports import EventLog
-from domain.service import PackageService
 from tests.support.packages import BY, STAGED, fail_by_us, hash_, resume, store, upload
+from tests.support.postgres import PostgresServer
 
 
-@dataclass(frozen=True)
-class OpenLog:
-    """A log as one process has it open."""
-
-    events: EventStore[str]
-    log: EventLog
-    close: Callable[[], None]
-
-    @property
-    def service(self) -> PackageService:
-        return PackageService(self.events, self.log)
-
-
-def open_sqlite(path: Path) -> OpenLog:
-    file = SQLiteFile(str(path))
-    recorder = SQLiteRecorder(file)
-    recorder.create_table()
-    mapper = EventMapper()
-    return OpenLog(EventStore(mapper, recorder), RecordedLog(recorder, mapper), file.close)
-
-
-OPENERS: dict[str, Callable[[Path], OpenLog]] = {"sqlite": open_sqlite}
-
-
-@pytest.fixture(params=OPENERS)
-def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], OpenLog]]:
+@pytest.fixture(params=["sqlite", "postgres"])
+def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
     """Opens the same log again and again, as several processes do."""
-    opened: list[OpenLog] = []
+    with ExitStack() as stack:
+        if request.param == "sqlite":
 
-    def open_it() -> OpenLog:
-        opened.append(OPENERS[request.param](tmp_path / "log.db"))
-        return opened[-1]
+            def store() -> Store:
+                return open_sqlite(tmp_path / "log.db")
 
-    yield open_it
-    for log in opened:
-        log.close()
+        else:
+            server: PostgresServer = request.getfixturevalue("postgres")
+            url = server.new_database()
+
+            def store() -> Store:
+                listener = Listener(url, (EVENTS_CHANNEL, PROJECTED_CHANNEL))
+                stack.callback(listener.close)
+                return open_postgres(url, listener, REQUEST_PATIENCE, 8)
+
+        def open_it() -> Store:
+            opened = store()
+            stack.callback(opened.close)
+            opened.migrate()
+            return opened
+
+        yield open_it
 
 
 @pytest.fixture
-def opened(open_log: Callable[[], OpenLog]) -> OpenLog:
+def opened(open_log: Callable[[], Store]) -> Store:
     return open_log()
 
 
-def create(opened: OpenLog, count: int = 1) -> list[str]:
+def create(opened: Store, count: int = 1) -> list[str]:
     return [
-        opened.service.create("app-1", PackageType.BITS, None, BY).package.guid
+        opened.packages.create("app-1", PackageType.BITS, None, BY).package.guid
         for _ in range(count)
     ]
 
 
 class TestEventLog:
-    def test_a_new_log_is_empty(self, opened: OpenLog) -> None:
+    def test_a_new_log_is_empty(self, opened: Store) -> None:
         """There is nothing to read, and its head is 0."""
         assert opened.log.head() == 0
         assert opened.log.read(0, 10) == []
 
-    def test_what_was_appended_is_read_in_order(self, opened: OpenLog) -> None:
+    def test_what_was_appended_is_read_in_order(self, opened: Store) -> None:
         """Positions grow, and the head is the last one."""
         guids = create(opened, 5)
         logged = opened.log.read(0, 100)
@@ -89,7 +76,7 @@ class TestEventLog:
         assert positions == sorted(set(positions))
         assert opened.log.head() == positions[-1]
 
-    def test_a_reader_goes_on_where_it_was(self, opened: OpenLog) -> None:
+    def test_a_reader_goes_on_where_it_was(self, opened: Store) -> None:
         """A piece at a time, behind the last position that it has."""
         guids = create(opened, 7)
         seen: list[str] = []
@@ -102,7 +89,7 @@ class TestEventLog:
         assert opened.log.read(opened.log.head(), 10) == []
         assert opened.log.read(opened.log.head() + 100, 10) == []
 
-    def test_events_are_read_as_they_were_written(self, opened: OpenLog) -> None:
+    def test_events_are_read_as_they_were_written(self, opened: Store) -> None:
         """Every kind of event, with every field and its type."""
         package = Package.create("guid-1", "äpp\u2028😀", PackageType.BITS, None, BY)
         for act in (upload, fail_by_us, resume, store, hash_):
@@ -117,17 +104,17 @@ class TestEventLog:
         assert [vars(event) for event in read] == [vars(event) for event in written]
         assert read[0].timestamp.utcoffset() == timedelta(0)
 
-    def test_stored_names_are_those_of_the_events(self, opened: OpenLog) -> None:
+    def test_stored_names_are_those_of_the_events(self, opened: Store) -> None:
         """A log can be read whatever module the code is in."""
         create(opened)
-        opened.service.start_upload(opened.log.read(0, 1)[0].event.guid, STAGED, None, BY)
-        notifications = opened.events.recorder.select_notifications(0, 10)  # type: ignore[attr-defined]
+        opened.packages.start_upload(opened.log.read(0, 1)[0].event.guid, STAGED, None, BY)
+        notifications = opened.recorder.select_notifications(0, 10)
         assert [notification.topic for notification in notifications] == [
             "package.created",
             "package.upload_started",
         ]
 
-    def test_a_conflict_is_an_integrity_error(self, opened: OpenLog) -> None:
+    def test_a_conflict_is_an_integrity_error(self, opened: Store) -> None:
         """And nothing of what came with it is stored."""
         first = Package.create("guid-1", "app-1", PackageType.BITS, None, BY)
         opened.events.put(first.collect_events())
@@ -138,7 +125,7 @@ class TestEventLog:
         assert [entry.event.guid for entry in opened.log.read(0, 10)] == ["guid-1"]
         assert list(opened.events.get("package:guid-2")) == []
 
-    def test_events_appended_together_are_there_together(self, opened: OpenLog) -> None:
+    def test_events_appended_together_are_there_together(self, opened: Store) -> None:
         """At positions that follow each other."""
         package = Package.create("guid-1", "app-1", PackageType.BITS, None, BY)
         upload(package)
@@ -148,50 +135,50 @@ class TestEventLog:
         assert positions == [entry.position for entry in opened.log.read(0, 10)]
         assert len(positions) == 3
 
-    def test_a_position_told_is_the_position_read(self, opened: OpenLog) -> None:
+    def test_a_position_told_is_the_position_read(self, opened: Store) -> None:
         """Whoever waits for what a command has written waits for the right thing."""
         create(opened, 3)
-        committed = opened.service.create("app-1", PackageType.BITS, None, BY)
+        committed = opened.packages.create("app-1", PackageType.BITS, None, BY)
         assert committed.position is not None
         entry = opened.log.read(committed.position - 1, 1)[0]
         assert entry.event.guid == committed.package.guid
 
     def test_what_was_appended_is_there_after_opening_again(
-        self, open_log: Callable[[], OpenLog]
+        self, open_log: Callable[[], Store]
     ) -> None:
         """With the same positions."""
         first = open_log()
         create(first, 3)
         assert open_log().log.read(0, 10) == first.log.read(0, 10)
 
-    def test_several_processes_write_one_log(self, open_log: Callable[[], OpenLog]) -> None:
+    def test_several_processes_write_one_log(self, open_log: Callable[[], Store]) -> None:
         """Each sees what the others have appended, and decides on it."""
         one, other = open_log(), open_log()
         guid = create(one)[0]
-        other.service.start_upload(guid, STAGED, None, BY)
+        other.packages.start_upload(guid, STAGED, None, BY)
         with pytest.raises(BitsAlreadyUploaded):
-            one.service.start_upload(guid, STAGED, None, BY)
+            one.packages.start_upload(guid, STAGED, None, BY)
         assert one.log.read(0, 10) == other.log.read(0, 10)
         assert len(one.log.read(0, 10)) == 2
 
-    def test_one_of_many_writers_wins(self, opened: OpenLog) -> None:
+    def test_one_of_many_writers_wins(self, opened: Store) -> None:
         """Eight uploads to one package at a time: one succeeds, seven are refused."""
         for guid in create(opened, 10):
 
             def try_upload(number: int, guid: str = guid) -> bool:
                 try:
                     staged = StagedBits(f"staging:{number}", 0, 1)
-                    opened.service.start_upload(guid, staged, None, BY)
+                    opened.packages.start_upload(guid, staged, None, BY)
                 except BitsAlreadyUploaded:
                     return False
                 return True
 
             with ThreadPoolExecutor(8) as pool:
                 assert sum(pool.map(try_upload, range(8))) == 1
-            assert opened.service.get(guid).version == 2
+            assert opened.packages.get(guid).version == 2
 
     def test_a_follower_misses_nothing_while_many_write(
-        self, open_log: Callable[[], OpenLog]
+        self, open_log: Callable[[], Store]
     ) -> None:
         """No event appears behind a position that a reader has passed."""
         writer, reader = open_log(), open_log()
@@ -218,13 +205,13 @@ class TestEventLog:
         assert len(seen) == 200
         assert sorted(seen) == sorted(guid for guids in written for guid in guids)
 
-    def test_waiting_ends_when_something_is_there(self, opened: OpenLog) -> None:
+    def test_waiting_ends_when_something_is_there(self, opened: Store) -> None:
         """At once, if it is there already."""
         create(opened)
         opened.log.wait(0, 3600)
         assert len(opened.log.read(0, 10)) == 1
 
-    def test_waiting_ends_when_something_is_appended(self, opened: OpenLog) -> None:
+    def test_waiting_ends_when_something_is_appended(self, opened: Store) -> None:
         """Whoever waits behind the head is woken by the next event."""
         seen: list[str] = []
 
@@ -243,12 +230,12 @@ class TestEventLog:
         assert not follower.is_alive()
         assert seen == guids
 
-    def test_waiting_is_bounded(self, opened: OpenLog) -> None:
+    def test_waiting_is_bounded(self, opened: Store) -> None:
         """It ends without an event, too."""
         opened.log.wait(0, 0.01)
         assert opened.log.head() == 0
 
-    def test_waiting_can_be_ended(self, opened: OpenLog) -> None:
+    def test_waiting_can_be_ended(self, opened: Store) -> None:
         """For stopping a follower that has nothing to do."""
         stopping = threading.Event()
 
@@ -264,12 +251,18 @@ class TestEventLog:
         assert not follower.is_alive()
 
 
+def open_migrated(path: Path) -> Store:
+    store = open_sqlite(path)
+    store.migrate()
+    return store
+
+
 class TestSQLiteFile:
     """What only an SQLite file promises."""
 
     def test_a_dump_keeps_positions(self, tmp_path: Path) -> None:
         """Restored from `.dump`, with gaps where rows were removed, a follower's position holds."""
-        log = open_sqlite(tmp_path / "log.db")
+        log = open_migrated(tmp_path / "log.db")
         create(log, 10)
         with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
             connection.execute("DELETE FROM events WHERE rowid IN (1, 4, 5, 8)")
@@ -277,7 +270,7 @@ class TestSQLiteFile:
             dump = "\n".join(connection.iterdump())
         with closing(sqlite3.connect(tmp_path / "restored.db")) as connection:
             connection.executescript(dump)
-        restored = open_sqlite(tmp_path / "restored.db")
+        restored = open_migrated(tmp_path / "restored.db")
         assert [entry.position for entry in restored.log.read(0, 100)] == [2, 3, 6, 7, 9, 10]
         assert restored.log.read(0, 100) == log.log.read(0, 100)
         assert restored.log.read(6, 1)[0].position == 7
@@ -288,7 +281,7 @@ class TestSQLiteFile:
 
     def test_a_vacuum_keeps_positions(self, tmp_path: Path) -> None:
         """An operator who compacts the file renumbers nothing."""
-        log = open_sqlite(tmp_path / "log.db")
+        log = open_migrated(tmp_path / "log.db")
         create(log, 6)
         before = log.log.read(3, 100)
         log.close()
@@ -296,7 +289,7 @@ class TestSQLiteFile:
             connection.execute("DELETE FROM events WHERE rowid < 4")
             connection.commit()
             connection.execute("VACUUM")
-        again = open_sqlite(tmp_path / "log.db")
+        again = open_migrated(tmp_path / "log.db")
         assert again.log.read(0, 100) == before
         again.close()
 
@@ -313,7 +306,7 @@ class TestSQLiteFile:
 
     def test_there_is_room_for_more_columns(self, tmp_path: Path) -> None:
         """A later version may add a column without rewriting the log."""
-        log = open_sqlite(tmp_path / "log.db")
+        log = open_migrated(tmp_path / "log.db")
         create(log)
         with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
             connection.execute("ALTER TABLE events ADD COLUMN chain BLOB")

@@ -18,6 +18,7 @@ from adapters.bus.memory import MemoryBus
 from adapters.bus.messages import Message
 from adapters.bus.relay import Relay, RelayPosition
 from domain.package import PackageType
+from projections.positions import Position
 from tests.support.packages import BY, STAGED, LocalStore
 from tests.support.waiting import eventually
 
@@ -46,7 +47,7 @@ class Bench:
 
     @property
     def kept(self) -> RelayPosition:
-        return RelayPosition(self.store.writer, self.store.file.writing)
+        return RelayPosition(self.store.writer, self.store.writing)
 
     def append(self, count: int) -> list[int]:
         """Their positions."""
@@ -115,7 +116,7 @@ def test_a_restart_goes_on_where_it_stopped(bench: Bench) -> None:
     relay = bench.start()
     bench.until(first)
     relay.stop()
-    assert bench.kept.load() == first[-1]
+    assert bench.kept.load().position == first[-1]
     second = bench.append(15)
     bench.start()
     bench.until(second)
@@ -125,14 +126,14 @@ def test_a_restart_goes_on_where_it_stopped(bench: Bench) -> None:
 class Forgetful(RelayPosition):
     """What a crash leaves: messages were published, the position was not written."""
 
-    def save(self, position: int) -> None:
+    def save(self, at: Position) -> None:
         return None
 
 
 def test_a_crash_publishes_again_and_leaves_nothing_out(bench: Bench) -> None:
     """At least once: who hears it twice knows it by its id."""
     positions = bench.append(25)
-    crashed = bench.start(Forgetful(bench.store.writer, bench.store.file.writing))
+    crashed = bench.start(Forgetful(bench.store.writer, bench.store.writing))
     bench.until(positions)
     crashed.stop()
     positions += bench.append(5)
@@ -163,7 +164,7 @@ def test_a_broker_that_is_away_at_the_stop_gets_it_at_the_next_start(bench: Benc
     second = bench.append(5)
     eventually(lambda: relay.failed)
     relay.stop()
-    assert bench.kept.load() <= first[-1]
+    assert bench.kept.load().position <= first[-1]
     bench.bus.breaks_after = []
     bench.start()
     bench.until(second)
@@ -172,10 +173,23 @@ def test_a_broker_that_is_away_at_the_stop_gets_it_at_the_next_start(bench: Benc
 
 def test_the_first_start_begins_at_the_beginning(bench: Bench) -> None:
     """No position was kept yet; one that was is not lost by looking at it."""
-    assert bench.kept.load() == 0
-    bench.kept.save(7)
-    assert bench.kept.load() == 7
-    assert bench.kept.load() == 7
+    assert bench.kept.load() == Position()
+    bench.kept.save(Position(7, "guid-1/3"))
+    assert bench.kept.load() == Position(7, "guid-1/3")
+    assert bench.kept.load() == Position(7, "guid-1/3")
+
+
+@pytest.mark.parametrize("position", [2, 1000], ids=["another event", "beyond the log"])
+def test_a_position_of_another_history_is_noticed(
+    bench: Bench, position: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A restored log may lack what was published: all of it is published again, and it is said."""
+    positions = bench.append(5)
+    bench.kept.save(Position(position, "lost/2"))
+    bench.start()
+    bench.until(positions)
+    assert bench.heard == positions
+    assert "was the log restored?" in caplog.text
 
 
 def test_events_of_another_process_are_published(bench: Bench) -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from eventsourcing.persistence import EventStore
 from sqlalchemy import Engine
 
 from adapters.event_store.log import RecordedLog
-from adapters.event_store.sqlite import SQLiteFile, SQLiteRecorder
-from adapters.event_store.transcoding import EventMapper
-from adapters.read_models import sqlite_engines
+from adapters.store import Store, open_sqlite
 from domain.package import Cause, Digests, Fault, Package, PackageType, StagedBits, StoredBits
 from domain.service import PackageService
 from projections.engine import Projection, Projector
-from projections.packages import PackageReadModel, PackagesProjection
-from projections.unfinished import WorkProjection, WorkReadModel
+from projections.packages import PackageReadModel
+from projections.unfinished import WorkReadModel
 
 BY = Cause("user-1", "request-1")
 STAGED = StagedBits("staging:abc", 100, 2000)
@@ -75,35 +73,39 @@ class LocalStore:
     """A real log with its read models in an SQLite file."""
 
     path: Path
-    file: SQLiteFile
-    recorder: SQLiteRecorder
-    log: RecordedLog
-    service: PackageService
-    writer: Engine
-    reader: Engine
+    store: Store
     projector: Projector
     packages: PackageReadModel
     work: WorkReadModel
 
     @classmethod
     def open(cls, path: Path, projections: list[Projection] | None = None) -> LocalStore:
-        file = SQLiteFile(str(path))
-        recorder = SQLiteRecorder(file)
-        recorder.create_table()
-        mapper = EventMapper()
-        log = RecordedLog(recorder, mapper)
-        writer, reader = sqlite_engines(str(path))
-        projector = Projector(
-            log, writer, projections or [PackagesProjection(), WorkProjection()], file.writing
-        )
-        projector.prepare()
-        service = PackageService(EventStore(mapper, recorder), log)
+        store = open_sqlite(path)
+        store.migrate()
         return cls(
-            path, file, recorder, log, service, writer, reader, projector,
-            PackageReadModel(reader), WorkReadModel(reader),
+            path, store, store.projector(projections),
+            PackageReadModel(store.reader), WorkReadModel(store.reader),
         )  # fmt: skip
 
+    @property
+    def log(self) -> RecordedLog:
+        return self.store.log
+
+    @property
+    def service(self) -> PackageService:
+        return self.store.packages
+
+    @property
+    def writer(self) -> Engine:
+        return self.store.writer
+
+    @property
+    def reader(self) -> Engine:
+        return self.store.reader
+
+    @property
+    def writing(self) -> AbstractContextManager[object]:
+        return self.store.writing
+
     def close(self) -> None:
-        self.writer.dispose()
-        self.reader.dispose()
-        self.file.close()
+        self.store.close()

@@ -12,7 +12,7 @@ import pytest
 
 from adapters.bus.bus import HASHING, STORAGE
 from adapters.bus.memory import MemoryBus
-from adapters.bus.redispatch import FIRST_WAIT, MAX_WAIT, Redispatcher
+from adapters.bus.redispatch import FIRST_WAIT, MAX_WAIT, PATIENCE, Redispatcher
 from adapters.bus.work import HANDED_OUT_AGAIN
 from domain.package import Fault, PackageType
 from tests.support.packages import BY, DIGESTS, STAGED, STORED, LocalStore
@@ -58,7 +58,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bus = MemoryBus()
     bus.declare()
     clock = Clock()
-    yield Bench(store, bus, clock, Redispatcher(store.work, store.log, bus, clock))
+    yield Bench(store, bus, clock, Redispatcher(store.work, store.log, bus, True, clock))
     bus.close()
     store.close()
 
@@ -103,12 +103,29 @@ def test_work_is_handed_out_ever_more_rarely(bench: Bench) -> None:
     bench.look(first=True)
     start = bench.clock.now
     for _ in range(3600):
+        bench.handed_out(STORAGE)
         bench.clock.now += 1
         if bench.redispatcher.look():
             moments.append(bench.clock.now - start)
     pauses = [later - earlier for earlier, later in zip([0.0, *moments], moments, strict=False)]
     assert pauses[0] == FIRST_WAIT
     assert set(pauses[1:]) == {MAX_WAIT}
+
+
+def test_a_queue_with_messages_gets_no_more(bench: Bench) -> None:
+    """The work's own may be among them: it is handed out when none wait, or after ten minutes."""
+    bench.uploaded()
+    assert bench.look(first=True) == 1
+    for _ in range(int(PATIENCE) - 1):
+        bench.clock.now += 1
+        assert bench.look() == 0
+    bench.clock.now += 1
+    assert bench.look() == 1
+    bench.clock.now += FIRST_WAIT
+    assert bench.look() == 0
+    bench.handed_out(STORAGE)
+    bench.clock.now += MAX_WAIT
+    assert bench.look() == 1
 
 
 def test_the_next_step_is_new_work(bench: Bench) -> None:

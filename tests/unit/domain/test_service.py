@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from eventsourcing.persistence import EventStore, OperationalError, StoredEvent
 
-from adapters.event_store.sqlite import SQLiteRecorder
+from adapters.event_store.sqlite import SQLiteFile, SQLiteRecorder
 from adapters.event_store.transcoding import EventMapper
 from domain.errors import BitsAlreadyUploaded, PackageNotFound
 from domain.package import Cause, PackageState, PackageType, StagedBits
@@ -103,7 +103,7 @@ class ForgetfulRecorder(SQLiteRecorder):
 
 def test_the_later_of_two_writers_decides_again(store: LocalStore) -> None:
     """It loses on the version, reloads, and is refused on what the other left."""
-    recorder = InterruptingRecorder(store.file)
+    recorder = InterruptingRecorder(SQLiteFile(str(store.path)))
     service = PackageService(EventStore(EventMapper(), recorder), store.log)
     guid = service.create("app-1", PackageType.BITS, None, BY).package.guid
     theirs = StagedBits("staging:theirs", 0, 1)
@@ -115,7 +115,7 @@ def test_the_later_of_two_writers_decides_again(store: LocalStore) -> None:
 
 def test_the_later_of_two_writers_may_still_succeed(store: LocalStore) -> None:
     """What can follow on the other's event follows it."""
-    recorder = InterruptingRecorder(store.file)
+    recorder = InterruptingRecorder(SQLiteFile(str(store.path)))
     service = PackageService(EventStore(EventMapper(), recorder), store.log)
     guid = service.create("app-1", PackageType.BITS, None, BY).package.guid
     recorder.interrupt = lambda: store.service.start_upload(guid, STAGED, None, BY)
@@ -124,7 +124,7 @@ def test_the_later_of_two_writers_may_still_succeed(store: LocalStore) -> None:
 
 def test_a_lost_answer_is_not_a_lost_write(store: LocalStore) -> None:
     """The second try meets our own event: success, and one event in the log."""
-    recorder = ForgetfulRecorder(store.file)
+    recorder = ForgetfulRecorder(SQLiteFile(str(store.path)))
     service = PackageService(EventStore(EventMapper(), recorder), store.log)
     guid = service.create("app-1", PackageType.BITS, None, BY).package.guid
     recorder.forgets = True
@@ -145,7 +145,7 @@ def test_blob_keys_are_safe_paths() -> None:
 
 def test_the_later_writer_sees_a_deletion(store: LocalStore) -> None:
     """A package that was deleted first is not found, and stays at its last event."""
-    recorder = InterruptingRecorder(store.file)
+    recorder = InterruptingRecorder(SQLiteFile(str(store.path)))
     service = PackageService(EventStore(EventMapper(), recorder), store.log)
     guid = service.create("app-1", PackageType.BITS, None, BY).package.guid
     recorder.interrupt = lambda: store.service.delete(guid, BY)
@@ -156,7 +156,7 @@ def test_the_later_writer_sees_a_deletion(store: LocalStore) -> None:
 
 def test_a_lost_answer_is_no_excuse_to_take_over_anothers_event(store: LocalStore) -> None:
     """Another writer's event at our version is a conflict, even under the same request id."""
-    recorder = InterruptingRecorder(store.file)
+    recorder = InterruptingRecorder(SQLiteFile(str(store.path)))
     service = PackageService(EventStore(EventMapper(), recorder), store.log)
     guid = service.create("app-1", PackageType.BITS, None, BY).package.guid
     recorder.interrupt = lambda: store.service.start_upload(guid, STAGED, None, BY)
@@ -167,7 +167,7 @@ def test_a_lost_answer_is_no_excuse_to_take_over_anothers_event(store: LocalStor
 
 def test_a_lost_answer_to_a_creation_is_success(store: LocalStore) -> None:
     """One package, once."""
-    recorder = ForgetfulRecorder(store.file)
+    recorder = ForgetfulRecorder(SQLiteFile(str(store.path)))
     service = PackageService(EventStore(EventMapper(), recorder), store.log)
     recorder.forgets = True
     committed = service.create("app-1", PackageType.BITS, None, BY)
@@ -177,7 +177,7 @@ def test_a_lost_answer_to_a_creation_is_success(store: LocalStore) -> None:
 
 def test_a_lost_answer_to_two_events_is_success(store: LocalStore) -> None:
     """Both events of a copy are found again, and written once."""
-    recorder = ForgetfulRecorder(store.file)
+    recorder = ForgetfulRecorder(SQLiteFile(str(store.path)))
     service = PackageService(EventStore(EventMapper(), recorder), store.log)
     source = service.create("app-1", PackageType.BITS, None, BY).package.guid
     service.start_upload(source, STAGED, None, BY)
@@ -205,7 +205,7 @@ class AbsentRecorder(SQLiteRecorder):
 
 def test_a_database_away_for_a_moment_is_asked_again(store: LocalStore) -> None:
     """One failed try is not noticed by the caller."""
-    recorder = AbsentRecorder(store.file)
+    recorder = AbsentRecorder(SQLiteFile(str(store.path)))
     service = PackageService(EventStore(EventMapper(), recorder), store.log)
     recorder.away = 1
     guid = service.create("app-1", PackageType.BITS, None, BY).package.guid
@@ -214,7 +214,7 @@ def test_a_database_away_for_a_moment_is_asked_again(store: LocalStore) -> None:
 
 def test_a_database_that_stays_away_is_told(store: LocalStore) -> None:
     """The caller hears of it soon, and nothing was written."""
-    recorder = AbsentRecorder(store.file)
+    recorder = AbsentRecorder(SQLiteFile(str(store.path)))
     service = PackageService(EventStore(EventMapper(), recorder), store.log)
     recorder.away = 1000
     with pytest.raises(OperationalError):

@@ -22,7 +22,7 @@ def test_nothing_needs_to_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     var = tmp_path / "var"
     assert found.data_dir == var
     assert found.listen == Listen("127.0.0.1", 8080)
-    assert (found.database, found.blob_dir) == (var / "packtrail.db", var / "blobs")
+    assert (found.sqlite_file, found.blob_dir) == (var / "packtrail.db", var / "blobs")
     assert (found.upload_dir, found.staging_dir) == (var / "uploads", var / "staging")
     assert found.max_package_size == 1073741824
     assert (found.jwt_secret, found.jwt_audience) == (None, "cloud_controller")
@@ -33,8 +33,8 @@ def test_nothing_needs_to_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_all_is_kept_in_the_data_folder(tmp_path: Path) -> None:
     """Moving it moves every embedded default."""
     found = settings(DATA_DIR=str(tmp_path))
-    for path in (found.database, found.blob_dir, found.upload_dir, found.staging_dir):
-        assert path.is_relative_to(tmp_path)
+    for path in (found.sqlite_file, found.blob_dir, found.upload_dir, found.staging_dir):
+        assert path is not None and path.is_relative_to(tmp_path)
 
 
 def test_each_setting_can_be_set(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_each_setting_can_be_set(tmp_path: Path) -> None:
         SHUTDOWN_TIMEOUT="0",
     )
     assert found.listen == Listen("0.0.0.0", 0)
-    assert (found.database, found.blob_dir) == (tmp_path / "log.db", tmp_path / "bits")
+    assert (found.sqlite_file, found.blob_dir) == (tmp_path / "log.db", tmp_path / "bits")
     assert found.upload_dir == tmp_path / "in"
     assert (found.max_package_size, found.shutdown_timeout) == (1, 0)
     assert (found.jwt_secret, found.jwt_audience) == (SECRET, "packtrail")

@@ -14,8 +14,9 @@ from sqlalchemy import Connection, Table, func, select, update
 from domain.package import Fault, PackageType
 from domain.ports import LoggedEvent
 from projections import engine
-from projections.engine import Projection, positions
+from projections.engine import Projection
 from projections.packages import PackagesProjection, packages
+from projections.positions import positions
 from projections.unfinished import WorkProjection, dead_letters, unfinished
 from tests.support.packages import BY, DIGESTS, STAGED, STORED, LocalStore
 from tests.support.waiting import eventually

@@ -1,0 +1,223 @@
+"""PostgreSQL: connections that never wait without a bound, and what the server tells unasked.
+
+A server that hangs, or a network that swallows its answers, breaks no connection: nothing
+but a clock of ours ends the wait. An answer that did not come in time may be lost, and not
+what it was about; whoever needs to know asks again.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import psycopg
+from eventsourcing.postgres import ConnectionPool, PostgresDatastore
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+from psycopg.sql import SQL
+
+logger = logging.getLogger("packtrail.postgres")
+
+T = TypeVar("T")
+
+EVENTS_CHANNEL = "packtrail_events"
+PROJECTED_CHANNEL = "packtrail_projected"
+
+# Seconds. A request may ask twice (the second time to learn what became of the first), and
+# its client is told within two seconds.
+REQUEST_PATIENCE = 0.8
+WORK_PATIENCE = 30.0
+CONNECT_TIMEOUT = 1  # a new connection; libpq takes whole seconds
+LOCK_TIMEOUT = 0.6
+RETRY = 1.0  # between tries to connect again, and between looks at a lock
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that is closed if the server does not answer within `patience` seconds."""
+
+    patience = REQUEST_PATIENCE
+
+    def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        if kwargs.get("timeout") is not None:
+            return super().wait(gen, *args, **kwargs)
+        return super().wait(self._bounded(gen), *args, **kwargs)
+
+    def _bounded(self, gen: PQGen[T]) -> PQGen[T]:
+        deadline = time.monotonic() + self.patience
+        try:
+            state = next(gen)
+            while True:
+                ready = yield state
+                if not ready and time.monotonic() > deadline:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"no answer in {self.patience} s")
+                state = gen.send(ready)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+class PatientConnection(BoundedConnection):
+    """The same, for work in the background."""
+
+    patience = WORK_PATIENCE
+
+
+def connection_class(patience: float) -> type[BoundedConnection]:
+    return PatientConnection if patience > REQUEST_PATIENCE else BoundedConnection
+
+
+def options(url: str, patience: float) -> dict[str, Any]:
+    """libpq's parameters: what the URL says, and bounds for what it does not."""
+    milliseconds = int(patience * 1000)
+    return {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "tcp_user_timeout": milliseconds,
+        "application_name": "packtrail",
+        "options": f"-c statement_timeout={milliseconds} "
+        f"-c lock_timeout={min(int(LOCK_TIMEOUT * 1000), milliseconds)} "
+        f"-c idle_in_transaction_session_timeout={max(milliseconds, 10_000)}",
+        **conninfo_to_dict(url),
+    }
+
+
+def seems_closed(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the server has said something unasked: an idle one does so to say good-bye."""
+    return connection.closed or bool(select.select([connection.fileno()], [], [], 0)[0])
+
+
+def _check(connection: psycopg.Connection[Any]) -> None:
+    if seems_closed(connection):
+        raise psycopg.OperationalError("the server has closed the connection")
+
+
+class PostgresDatabase(PostgresDatastore):
+    """The library's datastore, on bounded connections. Opens none before one is needed."""
+
+    def __init__(self, url: str, patience: float, size: int) -> None:
+        super().__init__("", "", "", "", "", originator_id_type="text")
+        self.pool.close()
+        kind = connection_class(patience)
+        self.pool = ConnectionPool(
+            connection_class=kind,
+            kwargs={**options(url, patience), "row_factory": dict_row, "autocommit": True},
+            min_size=1,
+            max_size=size,
+            open=False,
+            timeout=min(0.5, patience),
+            check=_check,
+            reconnect_timeout=0.5,
+            name="packtrail",
+        )
+
+    def register_type_adapters(self) -> None:
+        """Nothing: rows are written without the library's composite type."""
+
+
+class Listener:
+    """Counts what the server notifies of, on a connection of its own, and wakes who waits.
+
+    While the connection is away everybody is woken every now and then, to look.
+    """
+
+    def __init__(self, url: str, channels: Sequence[str]) -> None:
+        self._url = url
+        self._channels = channels
+        self._counts: Counter[str] = Counter()
+        self._condition = threading.Condition()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="postgres-listener", daemon=True)
+        self._thread.start()
+
+    def count(self, channel: str) -> int:
+        return self._counts[channel]
+
+    def wait(self, channel: str, seen: int, timeout: float) -> bool:
+        """Whether there were more than `seen` notifications, within `timeout` seconds."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._counts[channel] > seen, timeout)
+
+    def wake(self, channel: str) -> None:
+        with self._condition:
+            self._counts[channel] += 1
+            self._condition.notify_all()
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._listen()
+            except psycopg.Error as error:
+                logger.warning("not listening to PostgreSQL: %s", error)
+            for channel in self._channels:
+                self.wake(channel)
+            self._stopping.wait(RETRY)
+
+    def _listen(self) -> None:
+        with BoundedConnection.connect(
+            **options(self._url, REQUEST_PATIENCE), autocommit=True
+        ) as connection:
+            for channel in self._channels:
+                connection.execute(SQL("LISTEN {}").format(SQL(channel)))
+                self.wake(channel)
+            asked = time.monotonic()
+            while not self._stopping.is_set():
+                for notice in connection.notifies(timeout=0.5, stop_after=1):
+                    self.wake(notice.channel)
+                if time.monotonic() - asked > 5:
+                    connection.execute("SELECT 1")  # does it live?
+                    asked = time.monotonic()
+
+
+class AdvisoryLock:
+    """A lock of the whole database cluster, held as long as its session lives.
+
+    Should its holder hang, the server ends the session, so that another can take over.
+    """
+
+    def __init__(self, url: str, key: int) -> None:
+        self._url = url
+        self._key = key
+        self._session: psycopg.Connection[Any] | None = None
+
+    def acquire(self) -> bool:
+        """Whether the lock is ours now. False while another has it, or the server is away."""
+        try:
+            if self._session is None:
+                self._session = BoundedConnection.connect(
+                    **options(self._url, REQUEST_PATIENCE), autocommit=True
+                )
+                self._session.execute("SET idle_session_timeout = '10s'")
+            row = self._session.execute("SELECT pg_try_advisory_lock(%s)", [self._key]).fetchone()
+            if row is not None and row[0]:
+                return True
+        except psycopg.Error as error:
+            logger.warning("no lock from PostgreSQL: %s", error)
+            self.release()
+        return False
+
+    def held(self) -> bool:
+        """Whether it is still ours. To be asked every few seconds: that keeps it, too."""
+        try:
+            if self._session is None:
+                return False
+            self._session.execute("SELECT 1")
+        except psycopg.Error as error:
+            logger.warning("a lock of PostgreSQL is lost: %s", error)
+            self.release()
+            return False
+        return True
+
+    def release(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None

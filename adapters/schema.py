@@ -1,0 +1,60 @@
+"""The database's schema: made at the first start, and brought up to date by `packtrail migrate`.
+
+Every version is reached from the one before by a step that is never changed afterwards. The
+tables of read models are no part of it: they are dropped and made anew by the projector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, insert, select, update
+
+from adapters.bus import relay
+from domain.errors import NewerData
+from projections import positions
+
+_LOCK = 0x7061636B  # of PostgreSQL: only one process migrates at a time
+_PATIENCE = "30s"
+
+metadata = MetaData()
+schema = Table("packtrail_schema", metadata, Column("version", Integer, nullable=False))
+
+
+def _first(connection: Connection, create_events: Sequence[str]) -> None:
+    for statement in create_events:
+        connection.exec_driver_sql(statement)
+    positions.positions.create(connection)
+    relay.metadata.create_all(connection)
+
+
+STEPS: Sequence[Callable[[Connection, Sequence[str]], None]] = (_first,)
+
+
+def migrate(
+    engine: Engine, create_events: Sequence[str], writing: AbstractContextManager[object]
+) -> int:
+    """Brings the schema to this program's version; how many steps that took.
+
+    `create_events` are the statements that make the log's table on this engine. Several
+    processes may do this at once. Raises `NewerData`.
+    """
+    with writing, engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        metadata.create_all(connection)
+        version = connection.scalar(select(schema.c.version))
+        if version is None:
+            connection.execute(insert(schema).values(version=0))
+            version = 0
+        if version > len(STEPS):
+            raise NewerData(
+                f"the database has schema version {version}, and this program knows "
+                f"{len(STEPS)}: upgrade it"
+            )
+        for step in STEPS[version:]:
+            step(connection, create_events)
+        connection.execute(update(schema).values(version=len(STEPS)))
+    return len(STEPS) - version

@@ -1,0 +1,109 @@
+"""Opens the event log, and the read models beside it, on either engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eventsourcing.persistence import EventStore
+from sqlalchemy import Connection, Engine
+
+from adapters import schema
+from adapters.event_store import postgres, sqlite
+from adapters.event_store.log import RecordedLog, Recorder
+from adapters.event_store.transcoding import EventMapper
+from adapters.postgres import PROJECTED_CHANNEL, Listener, PostgresDatabase
+from adapters.read_models import postgres_engine, sqlite_engines
+from domain.service import PackageService
+from projections.engine import Projection, Projector
+from projections.packages import PackagesProjection
+from projections.unfinished import WorkProjection
+
+
+def projections() -> list[Projection]:
+    return [PackagesProjection(), WorkProjection()]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The event log, and the read models beside it, as one kind of user has them open.
+
+    `writing` is entered around each transaction that writes read models.
+    """
+
+    recorder: Recorder
+    events: EventStore[str]
+    log: RecordedLog
+    packages: PackageService
+    writer: Engine
+    reader: Engine
+    writing: AbstractContextManager[object]
+    create_events: tuple[str, ...]
+    announce: Callable[[Connection, int], None] = lambda connection, position: None
+    closers: list[Callable[[], None]] = field(default_factory=list)
+
+    def migrate(self) -> int:
+        """Brings the schema up to date; in how many steps. Raises `NewerData`."""
+        return schema.migrate(self.writer, self.create_events, self.writing)
+
+    def projector(self, kept: list[Projection] | None = None) -> Projector:
+        projector = Projector(
+            self.log, self.writer, kept or projections(), self.writing, self.announce
+        )
+        projector.prepare()
+        return projector
+
+    def close(self) -> None:
+        self.writer.dispose()
+        self.reader.dispose()
+        for close in self.closers:
+            close()
+
+
+def open_sqlite(path: Path) -> Store:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = sqlite.SQLiteFile(str(path))
+    recorder = sqlite.SQLiteRecorder(file)
+    mapper = EventMapper()
+    events = EventStore(mapper, recorder)
+    log = RecordedLog(recorder, mapper)
+    writer, reader = sqlite_engines(str(path))
+    return Store(
+        recorder=recorder,
+        events=events,
+        log=log,
+        packages=PackageService(events, log),
+        writer=writer,
+        reader=reader,
+        writing=file.writing,
+        create_events=tuple(recorder.construct_create_table_statements()),
+        closers=[file.close],
+    )
+
+
+def open_postgres(url: str, listener: Listener, patience: float, size: int) -> Store:
+    """A store each of whose statements is answered within `patience` seconds, or fails."""
+    database = PostgresDatabase(url, patience, size)
+    recorder = postgres.PostgresRecorder(database, listener)
+    mapper = EventMapper()
+    events = EventStore(mapper, recorder)
+    log = RecordedLog(recorder, mapper)
+    engine = postgres_engine(url, patience, size)
+    return Store(
+        recorder=recorder,
+        events=events,
+        log=log,
+        packages=PackageService(events, log),
+        writer=engine,
+        reader=engine,
+        writing=nullcontext(),
+        create_events=postgres.CREATE_TABLE,
+        announce=_announce_to_postgres,
+        closers=[database.close],
+    )
+
+
+def _announce_to_postgres(connection: Connection, position: int) -> None:
+    connection.exec_driver_sql(f"NOTIFY {PROJECTED_CHANNEL}")

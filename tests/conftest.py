@@ -1,0 +1,54 @@
+"""Servers that tests share: real ones, started by the tests themselves when first needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import pytest
+
+from tests.support.postgres import PostgresServer
+from tests.support.programs import Missing
+from tests.support.rabbit import RabbitServer
+
+T = TypeVar("T")
+
+
+def found(make: Callable[[], T]) -> T:
+    """What `make` makes; skips loudly if a program is missing, and fails for it in CI."""
+    try:
+        return make()
+    except Missing as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def rabbit() -> Iterator[RabbitServer]:
+    server = found(RabbitServer)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_rabbit() -> Iterator[RabbitServer]:
+    """A server for one test alone, which may kill it.
+
+    The shared one is not killed: a quorum queue that was removed and declared again does not
+    survive kill -9 in RabbitMQ 3.10.
+    """
+    server = found(RabbitServer)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    server = found(PostgresServer)
+    server.start()
+    yield server
+    server.stop()
