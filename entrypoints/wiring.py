@@ -161,9 +161,7 @@ class Wiring:
         if self._projector is not None:
             return self._projector
         assert self._listener is not None
-        return StoredProgress(
-            store.reader, store.log, versions_of(projections()), _Projected(self._listener)
-        )
+        return StoredProgress(store.reader, versions_of(projections()), _Projected(self._listener))
 
     def _led(self, name: str, key: int, make: Callable[[], Part]) -> Part:
         return Led(name, AdvisoryLock(self._settings.event_store, key), make)

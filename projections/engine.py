@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
@@ -64,7 +63,6 @@ class Projector:
         self._writing = writing or nullcontext()
         self._advanced = threading.Condition()
         self._position = 0
-        self._level_at = time.monotonic()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -136,13 +134,6 @@ class Projector:
         with self._advanced:
             return self._advanced.wait_for(lambda: self._position >= position, timeout)
 
-    def seconds_behind(self) -> float:
-        """For how long the read models have not been level with the log; 0 if they are."""
-        if self._position >= self._log.head():
-            self._level_at = time.monotonic()
-            return 0.0
-        return time.monotonic() - self._level_at
-
     def start(self) -> None:
         self._thread = threading.Thread(target=self._follow, name="projector", daemon=True)
         self._thread.start()
@@ -161,7 +152,6 @@ class Projector:
         while not self._stopping.is_set():
             try:
                 if not self._step():
-                    self._level_at = time.monotonic()
                     self._log.wait(self._position, PATIENCE)
                 failures = 0
             except Exception:
@@ -174,7 +164,6 @@ class Projector:
 
     def _step(self) -> bool:
         """Applies the next batch; whether there was one."""
-        asked_at = time.monotonic()
         events: Sequence[LoggedEvent] = []
         if self._position:  # known: nothing to ask the database first
             events = self._log.read(self._position, BATCH)
@@ -194,8 +183,6 @@ class Projector:
             if events:
                 self._announce(connection, events[-1].position)
         self._advance(events[-1].position if events else start)
-        if len(events) < BATCH:
-            self._level_at = asked_at
         return bool(events)
 
     def _advance(self, position: int) -> None:

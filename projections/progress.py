@@ -8,7 +8,6 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
-from domain.ports import EventLog
 from projections.positions import lowest, standings
 
 LOOK = 0.25  # seconds between looks when nobody tells of progress
@@ -24,9 +23,6 @@ class Progress(Protocol):
     def wait_for(self, position: int, timeout: float) -> bool:
         """Whether the read models have `position`, within `timeout` seconds."""
 
-    def seconds_behind(self) -> float:
-        """For how long the read models have not been level with the log; 0 if they are."""
-
 
 class Notices(Protocol):
     """Tells that a projector has made progress."""
@@ -39,14 +35,10 @@ class Notices(Protocol):
 class StoredProgress:
     """The `Progress` of a projector in another process: its positions are in the database."""
 
-    def __init__(
-        self, engine: Engine, log: EventLog, versions: Mapping[str, int], notices: Notices
-    ) -> None:
+    def __init__(self, engine: Engine, versions: Mapping[str, int], notices: Notices) -> None:
         self._engine = engine
-        self._log = log
         self._versions = versions
         self._notices = notices
-        self._behind_since: float | None = None
 
     @property
     def position(self) -> int:
@@ -63,12 +55,3 @@ class StoredProgress:
             if left <= 0:
                 return False
             self._notices.wait(seen, min(left, LOOK))
-
-    def seconds_behind(self) -> float:
-        if self.position >= self._log.head():
-            self._behind_since = None
-            return 0.0
-        now = time.monotonic()
-        if self._behind_since is None:
-            self._behind_since = now
-        return now - self._behind_since

@@ -286,7 +286,7 @@ def test_an_upload_is_checked_in_order(world: World, service: Service, row: int)
     which, request, expected = UPLOADS[row]
     guid = getattr(world, which, which)
     expect(world.http.post(f"/v3/packages/{guid}/upload", headers=bearer(), **request), expected)
-    assert service.staged_files() == []
+    eventually(lambda: service.staged_files() == [])
 
 
 CREATES: list[tuple[bytes, Expected]] = [
