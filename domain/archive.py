@@ -38,7 +38,7 @@ MAX_LINKS = 10_000
 MAX_TARGET = 4096  # bytes
 MAX_HOPS = 40  # symbolic links followed on one path, as Linux has it
 MAX_STEPS = 1_000_000  # parts of targets read while all links are followed, to bound the time
-_READINGS = 4
+_READINGS = 5
 _DRIVE = re.compile(rb"[A-Za-z]:")
 
 
@@ -105,15 +105,19 @@ def _check_name(entry: Entry) -> None:
         )
     try:
         decoded(entry.name, entry.flags)
+        (entry.unicode_name or b"").decode()
     except UnicodeDecodeError:
         raise unreadable(f"the name of entry {_shown(entry)} is not valid UTF-8") from None
-    if b"\0" in entry.name:
-        raise BitsAtFault(f"The package's entry {_shown(entry)} has a NUL in its name")
-    parts = entry.name.replace(b"\\", b"/").split(b"/")
-    if not parts[0] or b".." in parts or _DRIVE.match(entry.name):
-        raise BitsAtFault(
-            f"The package's entry {_shown(entry)} would be unpacked outside its folder"
-        )
+    for name in (entry.name, entry.unicode_name):
+        if name is None:
+            continue
+        if b"\0" in name:
+            raise BitsAtFault(f"The package's entry {_shown(entry)} has a NUL in its name")
+        parts = name.replace(b"\\", b"/").split(b"/")
+        if not parts[0] or b".." in parts or _DRIVE.match(name):
+            raise BitsAtFault(
+                f"The package's entry {_shown(entry)} would be unpacked outside its folder"
+            )
 
 
 def _check_kind(entry: Entry) -> None:
@@ -168,7 +172,9 @@ def _readings(path: bytes, recoded: bytes) -> tuple[bytes, ...]:
 
 
 def _names(entry: Entry) -> tuple[bytes, ...]:
-    return _readings(entry.name, decoded(entry.name, entry.flags).encode())
+    """The entry's name in each reading; in the last by its Unicode name, where it has one."""
+    recoded = decoded(entry.name, entry.flags).encode()
+    return *_readings(entry.name, recoded), entry.unicode_name or recoded
 
 
 def _keys(path: bytes) -> list[int]:
@@ -198,7 +204,7 @@ def _check_links(links: list[Link]) -> None:
                 raise _escapes(link)
             if place[-1] in targets:
                 raise BitsAtFault(f"The package has two symbolic links named {_shown(link.entry)}")
-            targets[place[-1]] = _readings(link.target, link.target)[number]
+            targets[place[-1]] = (*_readings(link.target, link.target), link.target)[number]
         steps = 0
         for link in links:
             steps += _follow(link, _keys(_names(link.entry)[number]), targets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT = 0xFFFF
+_ZIP64, _UNICODE_PATH = 0x0001, 0x7075  # kinds of extra fields
+_USUAL_EXTRA = 36  # bytes of extra fields that are read with a local header
 _MAX_SHOWN = 100  # characters
 _BLOCK = 256 * 1024  # bytes of the central directory read at a time
 _IN_ZIP64, _IN_ZIP64_SHORT = 0xFFFFFFFF, 0xFFFF
@@ -61,6 +64,7 @@ class Entry:
     uncompressed: int
     offset: int
     mode: int  # Unix file mode, 0 where there is none
+    unicode_name: bytes | None = None  # UTF-8, which some tools take instead of `name`
 
     @property
     def encrypted(self) -> bool:
@@ -79,6 +83,8 @@ def find_directory(bits: Bits) -> Directory:
         at -= 1
     if at < 0:
         raise unreadable("it has no central directory at its end")
+    if b"PK\5\6" in tail[at + 4 :]:  # some tools would take that one for the end record
+        raise unreadable("its comment holds a second end record")
     _, disk, start_disk, here, entries, size, offset, _ = _END.unpack_from(tail, at)
     end = tail_offset + at
     record_stated = None
@@ -168,7 +174,31 @@ def _entry(fields: tuple[Any, ...], name: bytes, extra: bytes, directory: Direct
     offset += directory.base
     if offset >= directory.offset:
         raise unreadable(f"entry {shown(name, flags)} does not lie before the central directory")
-    return Entry(name, flags, method, crc, compressed, uncompressed, offset, external >> 16)
+    return Entry(
+        name, flags, method, crc, compressed, uncompressed, offset, external >> 16,
+        _unicode_name(extra, name),
+    )  # fmt: skip
+
+
+def _field(extra: bytes, wanted: int) -> bytes | None:
+    """The first extra field of a kind. Raises `BitsAtFault` where it is longer than there is."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == wanted:
+            if at + 4 + length > len(extra):
+                raise unreadable("an extra field of an entry is longer than there is")
+            return extra[at + 4 : at + 4 + length]
+        at += 4 + length
+    return None
+
+
+def _unicode_name(extra: bytes, name: bytes) -> bytes | None:
+    """The name that the Info-ZIP Unicode Path field gives; it counts only for this very name."""
+    field = _field(extra, _UNICODE_PATH)
+    if field is None or len(field) < 5 or field[0] != 1:
+        return None
+    return field[5:] if int.from_bytes(field[1:5], "little") == zlib.crc32(name) else None
 
 
 def _zip64(extra: bytes, values: tuple[int, ...], name: str) -> tuple[int, ...]:
@@ -176,37 +206,38 @@ def _zip64(extra: bytes, values: tuple[int, ...], name: str) -> tuple[int, ...]:
 
     They are the unpacked size, the packed size, the offset and the disk, or the first of these.
     """
-    at = 0
-    while at + 4 <= len(extra):
-        kind, length = struct.unpack_from("<2H", extra, at)
-        if kind == 1:
-            field = extra[at + 4 : at + 4 + length]
-            found, taken = [], 0
-            for value, (full, width) in zip(values, _ZIP64_FIELDS, strict=False):
-                if value == full:
-                    value = int.from_bytes(field[taken : taken + width], "little")
-                    taken += width
-                found.append(value)
-            if len(field) < max(length, taken):
-                raise unreadable(f"the zip64 field of entry {name} is too short")
-            return tuple(found)
-        at += 4 + length
-    raise unreadable(f"entry {name} has no zip64 field, and needs one")
+    field = _field(extra, _ZIP64)
+    if field is None:
+        raise unreadable(f"entry {name} has no zip64 field, and needs one")
+    found, taken = [], 0
+    for value, (full, width) in zip(values, _ZIP64_FIELDS, strict=False):
+        if value == full:
+            value = int.from_bytes(field[taken : taken + width], "little")
+            taken += width
+        found.append(value)
+    if len(field) < taken:
+        raise unreadable(f"the zip64 field of entry {name} is too short")
+    return tuple(found)
 
 
 def check_local_header(bits: Bits, entry: Entry) -> int:
     """Where the entry's data begins. Raises `BitsAtFault` where the headers disagree."""
-    header = bits.read_at(entry.offset, _LOCAL.size + len(entry.name))
+    name_end = _LOCAL.size + len(entry.name)
+    header = bits.read_at(entry.offset, name_end + _USUAL_EXTRA)
     if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
         raise _local_fault(entry, "is not where the central directory says")
     fields = _LOCAL.unpack_from(header)
     flags, method = fields[2], fields[3]
     crc, compressed, uncompressed, name_length, extra_length = fields[6:11]
-    if header[_LOCAL.size :] != entry.name or name_length != len(entry.name):
+    if header[_LOCAL.size : name_end] != entry.name or name_length != len(entry.name):
         raise _local_fault(entry, "has another name in its own header")
-    extra_at = entry.offset + _LOCAL.size + name_length
-    if _IN_ZIP64 in (compressed, uncompressed):
+    extra_at = entry.offset + name_end
+    extra = header[name_end : name_end + extra_length]
+    if extra_length > _USUAL_EXTRA:
         extra = bits.read_at(extra_at, extra_length)
+    if _unicode_name(extra, entry.name) not in (None, entry.unicode_name):
+        raise _local_fault(entry, "has another Unicode name in its own header")
+    if _IN_ZIP64 in (compressed, uncompressed):
         name = shown(entry.name, entry.flags)
         uncompressed, compressed = _zip64(extra, (uncompressed, compressed), name)
     stated = (crc, compressed, uncompressed)

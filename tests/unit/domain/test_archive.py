@@ -192,12 +192,63 @@ def test_a_good_zip_passes(kind: str) -> None:
 
 
 def test_a_comment_passes() -> None:
-    """A comment at the end belongs to the zip, even one with a signature in it."""
+    """A comment at the end belongs to the zip."""
+    check_archive(BytesBits(commented(b"made by hand")), LIMITS)
+
+
+def commented(comment: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("a", b"x")
-        archive.comment = b"made by PK\5\6 hand"
-    check_archive(BytesBits(buffer.getvalue()), LIMITS)
+        archive.comment = comment
+    return buffer.getvalue()
+
+
+def test_a_second_end_record_in_the_comment_is_refused() -> None:
+    """Some tools take the last signature for the end record: they would see another zip."""
+    assert "second end record" in fault(commented(b"made by PK\5\6 hand"))
+    hidden = commented(b"")
+    assert "second end record" in fault(commented(hidden[hidden.index(b"PK\1\2") :] + b"junk"))
+
+
+def unicode_path(name: bytes, real: bytes) -> bytes:
+    """The Info-ZIP Unicode Path field of an entry."""
+    body = b"\1" + zlib.crc32(name).to_bytes(4, "little") + real
+    return struct.pack("<2H", 0x7075, len(body)) + body
+
+
+@pytest.mark.parametrize("real", [b"../../evil", b"/etc/evil", b"a/../../evil", b"C:evil"])
+def test_a_unicode_name_that_leads_out_is_refused(real: bytes) -> None:
+    """Some tools unpack to the name in that field, and not to the entry's own."""
+    entry = info("good")
+    entry.extra = unicode_path(b"good", real)
+    assert "outside its folder" in fault(zipped((entry, b"x")))
+
+
+def test_a_unicode_name_is_what_other_entries_meet() -> None:
+    """A link under its Unicode name is not unpacked through."""
+    link = info("good", stat.S_IFLNK | 0o777)
+    link.extra = unicode_path(b"good", b"folder")
+    assert "through a symbolic link" in fault(zipped((link, b"x"), ("folder/file", b"x")))
+
+
+def test_a_unicode_name_for_an_old_name_passes() -> None:
+    """What Info-ZIP writes for a name outside ASCII; one for another name counts for nothing."""
+    entry = info("gr\u00fcn")
+    entry.extra = unicode_path("gr\u00fcn".encode(), "gr\u00fcn".encode())
+    check_archive(BytesBits(zipped((entry, b"x"))), LIMITS)
+    stale = info("good")
+    stale.extra = unicode_path(b"renamed", b"../evil")
+    check_archive(BytesBits(zipped((stale, b"x"))), LIMITS)
+
+
+def test_headers_with_two_unicode_names_are_refused() -> None:
+    """The local header and the central directory must tell the same."""
+    entry = info("good")
+    entry.extra = unicode_path(b"good", b"nice")
+    data = zipped((entry, b"x"))
+    at = data.rindex(b"nice")
+    assert "another Unicode name" in fault(data[:at] + b"mean" + data[at + 4 :])
 
 
 @pytest.mark.parametrize(
