@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import falcon
 
 from adapters.http.answers import answer_to, is_ours, new_request_id
 from adapters.http.authentication import Authenticator
-from adapters.http.faults import BodyTooLarge
+from adapters.http.faults import BodyTooLarge, UnknownRequest
 from adapters.http.server.body import SmallBody, UploadBody
 from adapters.http.server.parser import SMALL_BODY, Admitted, Refused, RequestHead
 from adapters.staging.local import LocalStaging
@@ -84,6 +85,9 @@ class UploadAdmission:
             return Refused(answer, request_id)
 
     def _admit(self, head: RequestHead) -> UploadBody | SmallBody:
+        match = _UPLOAD.fullmatch(head.path)
+        assert match is not None
+        guid = segment_of(match[1])
         caller = self._authenticator.authenticate(head.headers.get("AUTHORIZATION"), Scope.WRITE)
         self._rules.check_enabled(caller)
         form = form_of(head.headers.get("CONTENT_TYPE", ""))
@@ -96,12 +100,13 @@ class UploadAdmission:
             raise UploadTooLarge(max_size)
         small = head.declared_length is not None and head.declared_length <= SMALL_BODY
         if head.expects_continue or not small:
-            match = _UPLOAD.fullmatch(head.path)
-            assert match is not None
-            self._packages.check_upload(_as_text(match[1]))
-        return UploadBody(self._staging.create(), max_size, FORM_OVERHEAD)
+            self._packages.check_upload(guid)
+        return UploadBody(self._staging.create(guid), max_size, FORM_OVERHEAD)
 
 
-def _as_text(wsgi: str) -> str:
-    """A path's segment: its bytes are UTF-8, handed over as Latin-1 (PEP 3333)."""
-    return wsgi.encode("latin-1").decode("utf-8", "replace")
+def segment_of(encoded: str) -> str:
+    """What a segment of a path says. Raises `UnknownRequest` where that is no UTF-8."""
+    try:
+        return unquote(encoded, errors="strict")
+    except UnicodeDecodeError:
+        raise UnknownRequest from None

@@ -10,7 +10,7 @@ from typing import Any
 import falcon
 
 from adapters import context
-from adapters.http.admission import UploadRules
+from adapters.http.admission import UploadRules, segment_of
 from adapters.http.answers import (
     JSON_TYPE,
     REQUEST_ID_HEADER,
@@ -22,7 +22,7 @@ from adapters.http.answers import (
 )
 from adapters.http.authentication import Authenticator
 from adapters.http.download import Blobs, Download
-from adapters.http.faults import BodyTooLarge, UnknownRequest
+from adapters.http.faults import UnknownRequest
 from adapters.http.freshness import Freshness
 from adapters.http.health import Alive, Part, Ready, Root
 from adapters.http.packages import AllPackages, Commands, OnePackage, PackagesOfApp, Queries
@@ -42,6 +42,8 @@ class RequestMiddleware:
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         req.context.started = time.monotonic()
+        # Routes are matched before the path is decoded: a guid may hold an encoded slash.
+        req.path = req.env.get("packtrail.raw_path", req.path)
         req.context.request_id = req.env.get("packtrail.request_id") or new_request_id(
             req.get_header(REQUEST_ID_HEADER), req.get_header("X-Request-ID")
         )
@@ -54,13 +56,13 @@ class RequestMiddleware:
     ) -> None:
         if not hasattr(resource, f"on_{req.method.lower()}") or "" in params.values():
             raise UnknownRequest  # the contract knows no 405, and no OPTIONS
+        for name, value in params.items():
+            params[name] = segment_of(value)
         scopes = getattr(resource, "scopes", None)
         if scopes is not None:
             req.context.caller = self._authenticator.authenticate(
                 req.get_header("Authorization"), scopes[req.method]
             )
-        if req.env.get("packtrail.cut_off_at") is not None:
-            raise BodyTooLarge(req.env["packtrail.cut_off_at"])
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool

@@ -9,7 +9,7 @@ import falcon
 import orjson
 
 from adapters.http.answers import JSON_TYPE, pretty_json
-from adapters.http.faults import UnparsableBody
+from adapters.http.faults import BodyTooLarge, UnparsableBody
 from adapters.http.freshness import Freshness
 from adapters.http.paging import Paging
 from adapters.tokens import Caller, Scope
@@ -24,6 +24,14 @@ def cause_of(req: falcon.Request) -> Cause:
     """Who and which request causes what a command writes."""
     caller: Caller = req.context.caller
     return Cause(caller.guid, req.context.request_id)
+
+
+def body_of(req: falcon.Request) -> bytes:
+    """The body of a request that is no upload of bits. Raises `BodyTooLarge`."""
+    cut_off_at: int | None = req.env.get("packtrail.cut_off_at")
+    if cut_off_at is not None:
+        raise BodyTooLarge(cut_off_at)
+    return bytes(req.bounded_stream.read())
 
 
 def answer_json(resp: falcon.Response, value: Any, status: str = falcon.HTTP_200) -> None:
@@ -96,7 +104,7 @@ class PackagesOfApp:
 
 def _new_package(req: falcon.Request, app_guid: str) -> tuple[PackageType, str | None]:
     """What a request wants created. Raises `UnparsableBody`, `InvalidPackage`."""
-    fields = _json_object(req.bounded_stream.read())
+    fields = _json_object(body_of(req))
     unknown = [name for name in fields if name not in ("type", "url")]
     faults = []
     if unknown:

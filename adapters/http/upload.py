@@ -8,12 +8,12 @@ import falcon
 
 from adapters.http.admission import URLENCODED, UploadRules, form_of
 from adapters.http.multipart import boundary_of, find_bits, plain_file_name
-from adapters.http.packages import Commands, cause_of
+from adapters.http.packages import Commands, body_of, cause_of
 from adapters.http.server.body import UploadBody
 from adapters.staging.local import LocalStaging
 from adapters.tokens import Scope
-from domain.errors import NoBitsInForm, Refusal, UploadTooLarge
-from domain.service import Committed
+from domain.errors import NoBitsInForm, UploadTooLarge
+from domain.service import Committed, surely_not_recorded
 
 
 class Upload:
@@ -52,25 +52,28 @@ class Upload:
             return self._commands.packages.start_upload(
                 guid, upload.bits(part.offset, part.length), part.file_name, cause_of(req)
             )
-        except Refusal:
-            upload.let_go()
+        except Exception as error:
+            if surely_not_recorded(error):
+                upload.let_go()
             raise
 
     def _take_file(self, req: falcon.Request, guid: str) -> Committed:
         """Form 2: a front server has put the bits into the upload directory."""
         form = parse_qs(
-            req.bounded_stream.read().decode("utf-8", "surrogateescape"),
+            body_of(req).decode("utf-8", "surrogateescape"),
             keep_blank_values=True,
             errors="surrogateescape",  # a file's name need not be UTF-8
         )
         path = form.get("bits_path", [""])[-1]
         if not path:
             raise NoBitsInForm("the form names no bits_path")
-        staged = self._staging.take_file(path, self._rules.max_size)
-        try:
-            return self._commands.packages.start_upload(
-                guid, staged, plain_file_name(form.get("bits_name", [""])[-1]), cause_of(req)
-            )
-        except Refusal:
-            self._staging.release(staged.uri)
-            raise
+        name = plain_file_name(form.get("bits_name", [""])[-1])
+        with self._staging.find_file(path, self._rules.max_size, guid) as found:
+            self._commands.packages.check_upload(guid)
+            staged = found.take(guid)
+            try:
+                return self._commands.packages.start_upload(guid, staged, name, cause_of(req))
+            except Exception as error:
+                if surely_not_recorded(error):
+                    self._staging.release(staged.uri)
+                raise

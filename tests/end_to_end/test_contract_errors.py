@@ -114,6 +114,7 @@ UNKNOWN = [
     ("GET", "/v3/packages/x/"), ("POST", "/v3/packages/x/upload/"),
     ("GET", "/v3/packages/x/download/"), ("GET", "/v3/apps/a/packages/"), ("GET", "//v3/packages"),
     ("GET", "/v3/apps//packages"), ("POST", "/v3/packages//upload"),
+    ("GET", "/v3/packages/%ff"), ("POST", "/v3/apps/%fe/packages"), ("GET", "//v3/packages/x"),
 ]  # fmt: skip
 
 
@@ -174,6 +175,10 @@ TOKENS: dict[str, tuple[dict[str, str], Expected]] = {
     "expired": (signed(exp=int(time.time()) - 60), INVALID_TOKEN),
     "no expiry": (signed(exp=None), INVALID_TOKEN),
     "no subject": (signed(user_id=None), INVALID_TOKEN),
+    "half a character as subject": (signed_text(
+        b'{"user_id":"\\ud800","scope":["cloud_controller.read","cloud_controller.write"],'
+        b'"aud":["cloud_controller"],"exp":9999999999}'
+    ), INVALID_TOKEN),
     "a subject that is no text": (signed(user_id=5), INVALID_TOKEN),
     "a client without an id": (signed(user_id=None, client_id=""), INVALID_TOKEN),
     "an expiry without an end": (signed(exp=float("inf")), INVALID_TOKEN),
@@ -376,6 +381,27 @@ def test_a_copy_is_checked_in_order(world: World) -> None:
     expect(copy("app-2", ""), NO_PACKAGE)
 
 
+def test_the_body_of_a_copy_is_ignored(world: World) -> None:
+    """Whatever it is, and however long."""
+    for content in (b"{", b" " * 200_000):
+        copied = world.http.post(
+            "/v3/apps/app-9/packages", params={"source_package_guid": world.ready},
+            headers=bearer(), content=content,
+        )  # fmt: skip
+        assert copied.status_code == 201, copied.text
+
+
+def test_any_text_is_an_app_guid(world: World) -> None:
+    """Also one with a slash in it, as the links to it are written."""
+    path = "/v3/apps/a%2Fb%3Fc%23d/packages"
+    created = world.http.post(path, headers=bearer(), json={"type": "bits"})
+    assert created.status_code == 201
+    assert created.json()["links"]["app"]["href"] == "/v3/apps/a%2Fb%3Fc%23d"
+    listed = world.http.get(path, headers=bearer()).json()
+    assert [package["guid"] for package in listed["resources"]] == [created.json()["guid"]]
+    assert listed["pagination"]["first"]["href"] == f"{path}?page=1&per_page=50"
+
+
 def test_a_download_is_checked_in_order(world: World) -> None:
     """404, type 422, not READY 422."""
 
@@ -555,7 +581,9 @@ def test_a_database_that_is_away_is_503(own_service: Service) -> None:
             expect(response, (503, 10011, "CF-DatabaseError", "Database error"))
             assert int(response.headers["Retry-After"]) >= 1
             assert response.elapsed.total_seconds() < 3  # two, and some for a busy machine
-        assert client.show(client.create())["state"] == "AWAITING_UPLOAD"
+        eventually(
+            lambda: client.http.post("/v3/apps/a/packages", json={"type": "bits"}).is_success
+        )
 
 
 def test_clients_see_no_traceback(client: Client) -> None:

@@ -7,8 +7,9 @@ import json
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,14 @@ BROKEN = {
         400,
     ),
     "chunks in HTTP/1.0": (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "chunked twice": (
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    "chunked in two headers": (
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        400,
+    ),
     "an unknown coding": (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
     "a bad chunk": (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
     "huge headers": (b"GET / HTTP/1.1\r\nA: " + b"a" * 300_000 + b"\r\n\r\n", 431),
@@ -262,6 +271,34 @@ def test_a_large_body_where_none_is_large_is_cut_off(service: Service, framing: 
         assert json.loads(body)["description"].endswith("larger than 65536 bytes, the limit")
         connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
         assert is_closed(connection)
+
+
+def test_clients_that_do_not_read_hold_up_nobody(service: Service, client: Client) -> None:
+    """Pipelined downloads whose answers are not read: there are more of them than workers."""
+    guid = client.push(random_zip(20_000_000))["guid"]
+    request = (
+        f"GET /v3/packages/{guid}/download HTTP/1.1\r\nAuthorization: bearer {token()}\r\n\r\n"
+    ).encode()
+    with ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(connected(service)).sendall(request * 3)
+        for _ in range(20):
+            assert client.http.get("/healthz", timeout=5).status_code == 200
+            assert client.show(guid)["state"] == "READY"
+
+
+def test_tiny_chunks_hold_up_nobody(service: Service, client: Client) -> None:
+    """A body in chunks of one byte costs time in proportion to its length."""
+    guid = client.create()
+    bits = random_zip(200_000)
+    body = b"".join(b"1\r\n%c\r\n" % byte for byte in form(bits)) + b"0\r\n\r\n"
+    with connected(service) as connection:
+        start = time.monotonic()
+        connection.sendall(head(guid, "Transfer-Encoding: chunked") + body)
+        status, _, _ = answer(connection)
+        assert status == 200
+        assert time.monotonic() - start < 10  # it took minutes when each cost a copy of the rest
+    assert client.settled(guid)["hash"]["value"] == sha1(bits)
 
 
 def test_more_connections_than_select_can_take(service: Service, client: Client) -> None:

@@ -42,10 +42,14 @@ class UploadBody:
         self._overhead = overhead
         self._kept = False
 
+    def check(self, count: int) -> None:
+        """Whether there is room for `count` bytes more. Raises `UploadTooLarge`."""
+        if self.staged.size + count > self._max_size + self._overhead:
+            raise UploadTooLarge(self._max_size)
+
     def append(self, data: bytes | memoryview) -> None:
         """Raises `UploadTooLarge`; `OSError`."""
-        if self.staged.size + len(data) > self._max_size + self._overhead:
-            raise UploadTooLarge(self._max_size)
+        self.check(len(data))
         self.staged.write(data)
 
     def bits(self, offset: int, length: int) -> StagedBits:
@@ -79,9 +83,13 @@ class SmallBody(OverflowableBuffer):  # type: ignore[misc]
         super().__init__(limit + 1)
         self._limit = limit
 
-    def append(self, data: bytes | memoryview) -> None:
-        if len(self) + len(data) > self._limit:
+    def check(self, count: int) -> None:
+        """Whether there is room for `count` bytes more. Raises `BodyTooLarge`."""
+        if len(self) + count > self._limit:
             raise BodyTooLarge(self._limit)
+
+    def append(self, data: bytes | memoryview) -> None:
+        self.check(len(data))
         super().append(bytes(data))
 
 

@@ -58,6 +58,7 @@ class Task(_ResponseHeader, WSGITask):  # type: ignore[misc]
             environ = super().get_environment()
             environ["packtrail.request_id"] = self.request.request_id
             environ["packtrail.cut_off_at"] = self.request.cut_off_at
+            environ["packtrail.raw_path"] = self.request.raw_path
             if self.request.receives_upload:
                 environ["packtrail.upload"] = self.request.body_rcv.getbuf()
             self.environ = environ
@@ -132,7 +133,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = RefusalTask
 
     deciding = False
-    _held = b""  # received behind the headers of an upload that is being decided about
+    _held = b""  # received, and not looked at before what it waits for is over
     _lingers = False
     lingering_until: float | None = None
 
@@ -140,7 +141,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def idle(self) -> bool:
         """Whether nothing is going on: no request begun, running, or being answered."""
         return not (
-            self.requests or self.deciding or self.request is not None or self.total_outbufs_len
+            self.requests
+            or self.deciding
+            or self._held
+            or self.request is not None
+            or self.total_outbufs_len
         )
 
     @property
@@ -151,7 +156,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def readable(self) -> bool:
         if self.lingering_until is not None:
             return not self.will_close
-        return bool(not self.deciding and super().readable())
+        return bool(not self.deciding and not self._held and super().readable())
 
     def handle_read(self) -> None:
         if self.lingering_until is not None:
@@ -184,9 +189,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         return True
 
     def _consume(self, data: Any) -> None:
-        """Takes received bytes as parts of requests, up to an upload to be decided about."""
+        """Takes received bytes as parts of requests, up to an upload to be decided about.
+
+        A request is begun when the one before it is answered and its answer is sent: else a
+        client that does not read could fill worker threads and buffers.
+        """
         while data and not self.deciding:
             if self.request is None:
+                if self.requests or self.total_outbufs_len:
+                    self._held = bytes(data)
+                    return
                 self.request = self.parser_class(self.adj)
                 self.request.admission = self.server.admission
             request = self.request
@@ -202,6 +214,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 self.server.add_task(Decision(self, request))
             elif request.expect_continue and request.headers_finished:
                 self._send_continue_in_turn()
+
+    def proceed(self) -> None:
+        """Goes on with what was held back, if what it waited for is over."""
+        if not self._held or self.deciding or self.requests or self.total_outbufs_len:
+            return
+        held, self._held = self._held, b""
+        self.received(held)
 
     def _send_continue_in_turn(self) -> None:
         if not self.requests and not self.sent_continue:

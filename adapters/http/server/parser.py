@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.receiver import ChunkedReceiver, FixedStreamReceiver
+from waitress.receiver import FixedStreamReceiver
 
-from adapters.http.answers import ErrorAnswer, answer_to, is_ours, unparsable
+from adapters.http.answers import ErrorAnswer, answer_to, is_ours
 from adapters.http.faults import BodyTooLarge
 from adapters.http.server.body import SmallBody, UploadBody
+from adapters.http.server.chunks import ChunkReceiver
 
 logger = logging.getLogger("packtrail.http")
 
+# a header's name, and every coding behind its first
+_TRANSFER_ENCODINGS = re.compile(rb"(?im)^transfer-encoding[ \t]*:|,[ \t]*chunked[ \t\r]*$")
+_ORIGIN = re.compile(r"[^:/?#]+://[^/?#]*")
 SMALL_BODY = 64 * 1024  # bytes; what a body that is no upload may have
-MAX_CHUNK_LINES = 16 * 1024  # bytes; of a chunk's size with its extensions, and of trailers
 
 
 @dataclass(frozen=True)
 class RequestHead:
     """What is known of a request when its headers are in.
 
-    `headers` has upper-case names with underscores. `declared_length` is in bytes, None
-    where the body is chunked.
+    `path` is as it was sent, percent-encoded. `headers` has upper-case names with
+    underscores. `declared_length` is in bytes, None where the body is chunked.
     """
 
     method: str
@@ -69,6 +73,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
 
     admission: Admission
     expect_continue: bool
+    raw_path = ""  # as it was sent, percent-encoded
     awaits_decision = False
     continue_when_admitted = False
     receives_upload = False
@@ -81,10 +86,13 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
         return self.error is not None or self.cut_off_at is not None
 
     def parse_header(self, header_plus: bytes) -> None:
+        if len(_TRANSFER_ENCODINGS.findall(header_plus)) > 1:
+            raise ParsingError("Transfer-Encoding is given more than once")
         try:
             super().parse_header(header_plus)
         except ValueError:  # more digits than Python makes a number of
             raise ParsingError("Content-Length is invalid") from None
+        self.raw_path = _path_of(self.request_uri)
         headers = self.headers
         if self.chunked and "CONTENT_LENGTH" in headers:
             raise ParsingError("Content-Length and Transfer-Encoding exclude each other")
@@ -105,7 +113,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
     def head(self) -> RequestHead:
         return RequestHead(
             self.command,
-            self.path,
+            self.raw_path,
             self.headers,
             None if self.chunked else self.content_length,
             self.expect_continue or self.continue_when_admitted,
@@ -149,9 +157,6 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
             self.completed = True
             if self.chunked:
                 self.headers["CONTENT_LENGTH"] = str(len(receiver))
-        if self.chunked and len(receiver.control_line) + len(receiver.trailer) > MAX_CHUNK_LINES:
-            self.error = unparsable("a chunk's size or the trailer is too long")
-            self.completed = True
         return consumed
 
     def _cut_off(self) -> None:
@@ -162,7 +167,12 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
 
     def _receive_into(self, body: UploadBody | SmallBody) -> None:
         self.body_rcv = (
-            ChunkedReceiver(body)
-            if self.chunked
-            else FixedStreamReceiver(self.content_length, body)
+            ChunkReceiver(body) if self.chunked else FixedStreamReceiver(self.content_length, body)
         )
+
+
+def _path_of(uri: str) -> str:
+    """The path of a request's target, which may begin with scheme and host (RFC 9112, 3.2)."""
+    origin = _ORIGIN.match(uri)
+    path = uri[origin.end() :] if origin else uri
+    return re.split(r"[?#]", path, maxsplit=1)[0] or "/"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import select
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._lingering: set[Channel] = set()
         self._drain_deadline: float | None = None
         self._drain_timeout: float | None = None
+        self._ending = threading.RLock()  # a signal handler may interrupt whoever has it
+        self._ended = False
         super().__init__(application, map={}, adj=adjustments, _start=False)
         for dispatcher in (self, self.trigger):
             self._interests[dispatcher._fileno] = 0
@@ -69,7 +72,13 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Runs a function in the I/O thread. May be called from any thread."""
-        self.trigger.pull_trigger(function)
+        self.pull_trigger(function)
+
+    def pull_trigger(self, function: Callable[[], None] | None = None) -> None:
+        """Wakes the I/O thread; does nothing when it has ended: its pipe is another's then."""
+        with self._ending:
+            if not self._ended:
+                self.trigger.pull_trigger(function)
 
     def add_task(self, task: Channel | Decision) -> None:
         self._busy.add(task.channel if isinstance(task, Decision) else task)
@@ -103,6 +112,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             self._touched.discard(channel)
             if not channel.busy:
                 self._busy.discard(channel)
+                channel.proceed()
             self._watch_for(channel)
         if self.socket is not None:
             self._watch_for(self)
@@ -163,5 +173,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         for channel in list(self.active_channels.values()):
             channel.handle_close()
         self.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
-        self.trigger.close()
-        self._epoll.close()
+        with self._ending:
+            self._ended = True
+            self.trigger.close()
+            self._epoll.close()

@@ -1,0 +1,105 @@
+"""Reads a chunked body (RFC 9112, section 7.1) in one pass, however small its chunks are."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from waitress.utilities import BadRequest
+
+from adapters.http.server.body import SmallBody, UploadBody
+
+MAX_LINE = 1024  # bytes of a chunk's size with its extensions
+MAX_TRAILERS = 16 * 1024  # bytes
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
+_PIECE = 4096  # bytes from which a piece of a chunk is written by itself
+
+
+class ChunkReceiver:
+    """The receiver of a chunked body (waitress's receiver seam).
+
+    `completed` is set behind the trailers; what breaks the coding is in `error`.
+    """
+
+    def __init__(self, body: UploadBody | SmallBody) -> None:
+        self.completed = False
+        self.error: BadRequest | None = None
+        self._body = body
+        self._left = 0  # bytes of the chunk that are still to come
+        self._line = b""  # of a line that has not ended yet
+        self._reads: str = "size"
+        self._trailers = 0
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def getbuf(self) -> UploadBody | SmallBody:
+        return self._body
+
+    def getfile(self) -> Any:
+        return self._body.getfile()
+
+    def received(self, data: Any) -> int:
+        """Takes bytes; how many of them belong to the body. Raises what the body does."""
+        raw = data if isinstance(data, bytes) else bytes(data)
+        view = memoryview(raw)
+        small = bytearray()  # what many small chunks hold, written together
+        at, end = 0, len(view)
+        while at < end and not self.completed and self.error is None:
+            if self._reads == "content":
+                count = min(self._left, end - at)
+                if count >= _PIECE:
+                    self._write(small)
+                    self._body.append(view[at : at + count])
+                else:
+                    small += view[at : at + count]
+                self._left -= count
+                at += count
+                if not self._left:
+                    self._reads = "end"
+                continue
+            at = self._read_line(raw, at)
+        self._write(small)
+        return at
+
+    def _write(self, small: bytearray) -> None:
+        if small:
+            self._body.append(bytes(small))
+            small.clear()
+
+    def _read_line(self, raw: bytes, at: int) -> int:
+        """Takes a line that begins at `at`, or what there is of it; where what follows begins."""
+        limit = MAX_TRAILERS if self._reads == "trailer" else MAX_LINE
+        found = raw.find(b"\n", at, at + limit + 1)
+        if found < 0:
+            rest = raw[at : at + limit + 1]
+            self._line += rest
+            if len(self._line) > limit:
+                self.error = BadRequest("a line of the chunked body is too long")
+            return at + len(rest)
+        line = self._line + raw[at : found + 1]
+        self._line = b""
+        if not line.endswith(b"\r\n") or len(line) > limit:
+            self.error = BadRequest("a line of the chunked body is broken")
+        else:
+            self._take_line(line[:-2])
+        return found + 1
+
+    def _take_line(self, line: bytes) -> None:
+        if self._reads == "end":
+            if line:
+                self.error = BadRequest("a chunk is longer than its size")
+            self._reads = "size"
+        elif self._reads == "trailer":
+            self._trailers += len(line) + 2
+            if self._trailers > MAX_TRAILERS:
+                self.error = BadRequest("the trailers are too long")
+            self.completed = not line
+        else:
+            match = _SIZE.fullmatch(line)
+            if match is None:
+                self.error = BadRequest("a chunk's size is no number")
+                return
+            self._left = int(match[1], 16)
+            self._body.check(self._left)
+            self._reads = "content" if self._left else "trailer"
