@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench install install-dev services clean
+.PHONY: run test lint bench chaos install install-dev services clean
 
 run: install  ## start the service on this machine, and print what to try
 	@$(BIN)/packtrail serve --first-steps
@@ -19,6 +19,9 @@ lint: install-dev  ## check style, types and who imports whom
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: install-dev  ## kill one thing after another while clients upload (minutes)
+	$(BIN)/python -m pytest tests/chaos -s --timeout 1200
 
 bench: install-dev  ## measure, beside limits of the same run
 	$(BIN)/python -m benchmarks.one_package

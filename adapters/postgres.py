@@ -12,15 +12,29 @@ import select
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import psycopg
-from eventsourcing.postgres import ConnectionPool, PostgresDatastore
+from eventsourcing import persistence
+from eventsourcing.persistence import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    PersistenceError,
+)
+from eventsourcing.postgres import PostgresDatastore
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
 from psycopg.sql import SQL
+from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+
+from adapters.breaker import Breaker
+from domain.errors import NothingRecorded
 
 logger = logging.getLogger("packtrail.postgres")
 
@@ -89,12 +103,14 @@ def options(url: str, patience: float) -> dict[str, Any]:
 
 def seems_closed(connection: psycopg.Connection[Any]) -> bool:
     """Whether the server has said something unasked: an idle one does so to say good-bye."""
-    return connection.closed or bool(select.select([connection.fileno()], [], [], 0)[0])
+    try:
+        return connection.closed or bool(select.select([connection.fileno()], [], [], 0)[0])
+    except psycopg.Error:
+        return True
 
 
-def _check(connection: psycopg.Connection[Any]) -> None:
-    if seems_closed(connection):
-        raise psycopg.OperationalError("the server has closed the connection")
+class DatabaseAway(DatabaseError, NothingRecorded):
+    """There is no connection to the database."""
 
 
 class PostgresDatabase(PostgresDatastore):
@@ -103,21 +119,67 @@ class PostgresDatabase(PostgresDatastore):
     def __init__(self, url: str, patience: float, size: int) -> None:
         super().__init__("", "", "", "", "", originator_id_type="text")
         self.pool.close()
-        kind = connection_class(patience)
-        self.pool = ConnectionPool(
-            connection_class=kind,
-            kwargs={**options(url, patience), "row_factory": dict_row, "autocommit": True},
-            min_size=1,
-            max_size=size,
-            open=False,
-            timeout=min(0.5, patience),
-            check=_check,
-            reconnect_timeout=0.5,
-            name="packtrail",
+        self._connections = pool_of(url, patience, size, autocommit=True, row_factory=dict_row)
+        self.breaker = Breaker(
+            (OperationalError, InterfaceError, DatabaseAway),
+            lambda: DatabaseAway("the database did not answer just now"),
         )
+
+    @contextmanager
+    def get_connection(self) -> Iterator[psycopg.Connection[DictRow]]:
+        """Raises `DatabaseAway` if there is none; else what the library makes of psycopg's."""
+        with self.breaker():
+            try:
+                pooled = self._connections.connect()
+            except (psycopg.Error, SQLAlchemyError) as error:
+                raise DatabaseAway(str(error)) from error
+            try:
+                with _as_the_librarys():
+                    yield cast(psycopg.Connection[DictRow], pooled.dbapi_connection)
+            finally:
+                if cast(psycopg.Connection[DictRow], pooled.dbapi_connection).closed:
+                    pooled.invalidate()
+                pooled.close()
 
     def register_type_adapters(self) -> None:
         """Nothing: rows are written without the library's composite type."""
+
+    def close(self) -> None:
+        if hasattr(self, "_connections"):  # not while the library's constructor runs
+            self._connections.dispose()
+
+
+def pool_of(url: str, patience: float, size: int, **how: Any) -> QueuePool:
+    """Bounded connections; one that the server has closed meanwhile is not handed out."""
+    kind = connection_class(patience)
+    parameters = options(url, patience)
+    pool = QueuePool(
+        lambda: cast(Any, kind.connect(**parameters, **how)),
+        pool_size=size,
+        max_overflow=0,
+        timeout=min(0.5, patience),
+        reset_on_return=None if how.get("autocommit") else "rollback",
+    )
+    event.listen(pool, "checkout", _refuse_closed)
+    return pool
+
+
+def _refuse_closed(connection: Any, entry: ConnectionPoolEntry, proxy: Any) -> None:
+    if seems_closed(connection):
+        raise DisconnectionError("the server has closed the connection")
+
+
+@contextmanager
+def _as_the_librarys() -> Iterator[None]:
+    """psycopg's errors as those of the library's interface, which have the same names."""
+    try:
+        yield
+    except psycopg.Error as error:
+        for kind in type(error).__mro__:
+            theirs = getattr(persistence, kind.__name__, None)
+            if kind.__module__.startswith("psycopg") and theirs is not None:
+                raise theirs(str(error)) from error
+        raise PersistenceError(str(error)) from error
 
 
 class Listener:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from typing import Any
 
-from psycopg import OperationalError
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from adapters.event_store.sqlite import LOCK_TIMEOUT
-from adapters.postgres import connection_class, options, seems_closed
+from adapters.postgres import pool_of
 
 
 def sqlite_engines(path: str) -> tuple[Engine, Engine]:
@@ -26,12 +23,16 @@ def sqlite_engines(path: str) -> tuple[Engine, Engine]:
 
 
 def _sqlite_engine(path: str, begin: str) -> Engine:
-    engine = _engine(
+    engine = create_engine(
         "sqlite://",
-        lambda: sqlite3.connect(
+        creator=lambda: sqlite3.connect(
             path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
         ),
-        size=40,
+        poolclass=QueuePool,
+        pool_size=8,
+        max_overflow=32,
+        pool_timeout=2,
+        pool_reset_on_return="rollback",
     )
 
     @event.listens_for(engine, "connect")
@@ -48,29 +49,4 @@ def _sqlite_engine(path: str, begin: str) -> Engine:
 
 def postgres_engine(url: str, patience: float, size: int) -> Engine:
     """An engine on bounded connections: each statement is answered in `patience` seconds."""
-    kind = connection_class(patience)
-    parameters = options(url, patience)
-    engine = _engine("postgresql+psycopg://", lambda: kind.connect(**parameters), size)
-
-    @event.listens_for(engine, "checkout")
-    def on_checkout(connection: Any, entry: ConnectionPoolEntry, proxy: Any) -> None:
-        try:
-            closed = seems_closed(connection)
-        except OperationalError:
-            closed = True
-        if closed:
-            raise DisconnectionError("the server has closed the connection")
-
-    return engine
-
-
-def _engine(url: str, connect: Callable[[], Any], size: int) -> Engine:
-    return create_engine(
-        url,
-        creator=connect,
-        poolclass=QueuePool,
-        pool_size=min(8, size),
-        max_overflow=max(0, size - 8),
-        pool_timeout=0.5,
-        pool_reset_on_return="rollback",
-    )
+    return create_engine("postgresql+psycopg://", pool=pool_of(url, patience, size))

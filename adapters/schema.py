@@ -8,8 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from uuid import uuid4
 
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    insert,
+    select,
+    update,
+)
 
 from adapters.bus import relay
 from domain.errors import NewerData
@@ -19,7 +31,12 @@ _LOCK = 0x7061636B  # of PostgreSQL: only one process migrates at a time
 _PATIENCE = "30s"
 
 metadata = MetaData()
-schema = Table("packtrail_schema", metadata, Column("version", Integer, nullable=False))
+schema = Table(
+    "packtrail_schema",
+    metadata,
+    Column("version", Integer, nullable=False),
+    Column("identity", Text, nullable=False),  # of the log: folders of bits are marked with it
+)
 
 
 def _first(connection: Connection, create_events: Sequence[str]) -> None:
@@ -47,7 +64,7 @@ def migrate(
         metadata.create_all(connection)
         version = connection.scalar(select(schema.c.version))
         if version is None:
-            connection.execute(insert(schema).values(version=0))
+            connection.execute(insert(schema).values(version=0, identity=str(uuid4())))
             version = 0
         if version > len(STEPS):
             raise NewerData(
@@ -58,3 +75,9 @@ def migrate(
             step(connection, create_events)
         connection.execute(update(schema).values(version=len(STEPS)))
     return len(STEPS) - version
+
+
+def identity(engine: Engine) -> str:
+    """What tells this log from every other; it is dumped and restored with it."""
+    with engine.connect() as connection:
+        return str(connection.scalar(select(schema.c.identity)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from eventsourcing.persistence import EventStore
 from sqlalchemy import Connection, Engine
 
 from adapters import schema
+from adapters.breaker import Breaker
 from adapters.event_store import postgres, sqlite
 from adapters.event_store.log import RecordedLog, Recorder
 from adapters.event_store.transcoding import EventMapper
@@ -40,6 +42,7 @@ class Store:
     writer: Engine
     reader: Engine
     writing: AbstractContextManager[object]
+    breaker: Breaker
     create_events: tuple[str, ...]
     announce: Callable[[Connection, int], None] = lambda connection, position: None
     closers: list[Callable[[], None]] = field(default_factory=list)
@@ -47,6 +50,11 @@ class Store:
     def migrate(self) -> int:
         """Brings the schema up to date; in how many steps. Raises `NewerData`."""
         return schema.migrate(self.writer, self.create_events, self.writing)
+
+    @property
+    def identity(self) -> str:
+        """What tells this log from every other."""
+        return schema.identity(self.reader)
 
     def projector(self, kept: list[Projection] | None = None) -> Projector:
         projector = Projector(
@@ -64,6 +72,7 @@ class Store:
 
 def open_sqlite(path: Path) -> Store:
     path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     file = sqlite.SQLiteFile(str(path))
     recorder = sqlite.SQLiteRecorder(file)
     mapper = EventMapper()
@@ -78,6 +87,7 @@ def open_sqlite(path: Path) -> Store:
         writer=writer,
         reader=reader,
         writing=file.writing,
+        breaker=file.breaker,
         create_events=tuple(recorder.construct_create_table_statements()),
         closers=[file.close],
     )
@@ -99,6 +109,7 @@ def open_postgres(url: str, listener: Listener, patience: float, size: int) -> S
         writer=engine,
         reader=engine,
         writing=nullcontext(),
+        breaker=database.breaker,
         create_events=postgres.CREATE_TABLE,
         announce=_announce_to_postgres,
         closers=[database.close],

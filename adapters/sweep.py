@@ -1,8 +1,8 @@
 """Removes bits that no package names: left by crashes between a write and the event it was for.
 
-What is removed is decided on a read model that has all of the log as it was after the
-files were listed, so that what the log names is never removed. Files younger than the
-grace period may belong to requests that are still running.
+What is looked at is found with read models that have all of the log as it was after the files
+were listed; what is removed, the log itself does not name: a read model may be wrong. Files
+younger than the grace period may belong to requests that are still running.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ import time
 from collections.abc import Callable
 
 from adapters.blob_store.local import LocalBlobs
-from adapters.staging.local import LocalStaging
+from adapters.staging.local import LocalStaging, guid_in
+from domain.errors import PackageNotFound
+from domain.package import Package
 from domain.ports import EventLog
-from domain.processing import blob_key
+from domain.processing import blob_key, guid_of_blob
+from domain.service import PackageService
 from projections.packages import PackageReadModel
 from projections.progress import Progress
 from projections.unfinished import WorkReadModel
 
 logger = logging.getLogger("packtrail.sweep")
 
-INTERVAL = 600.0  # seconds between sweeps
-GRACE = 3600.0  # seconds that a file without an owner is left alone
+MAX_INTERVAL = 600.0  # seconds between sweeps
 CATCH_UP = 60.0  # seconds that a sweep waits for the read models
 BATCH = 1000
 
@@ -37,14 +39,25 @@ class Sweep:
         work: WorkReadModel,
         progress: Progress,
         log: EventLog,
+        service: PackageService,
+        grace: float,
+        alone: bool,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`grace`: seconds that a file without an owner is left alone.
+
+        `alone`: no process but this one puts files there, so that what is there at the
+        start, and is nobody's, was left by one that died.
+        """
         self._staging = staging
         self._blobs = blobs
         self._packages = packages
         self._work = work
         self._progress = progress
         self._log = log
+        self._service = service
+        self._grace = grace
+        self._alone = alone
         self._clock = clock
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
@@ -58,26 +71,26 @@ class Sweep:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def sweep_staging(self, grace: float = GRACE) -> int:
+    def sweep_staging(self, grace: float | None = None) -> int:
         """Removes staged files, older than `grace` seconds and unnamed; how many that were.
 
         With `grace` 0 only while nothing is received or stored.
         """
-        before = self._clock() - grace
+        before = self._clock() - (self._grace if grace is None else grace)
         names = list(self._staging.names(before))
         self._blobs.clear_incoming(before)
         if not self._level():
             return 0
         named = {self._staging.name_of(uri) for uri in self._work.staged_uris()}
-        unnamed = [name for name in names if name not in named]
+        unnamed = [name for name in names if name not in named and not self._log_names_staged(name)]
         for name in unnamed:
             self._staging.remove(name)
             logger.info("swept", extra={"staged": name})
         return len(unnamed)
 
-    def sweep_blobs(self, grace: float = GRACE) -> int:
+    def sweep_blobs(self, grace: float | None = None) -> int:
         """Removes blobs, older than `grace` seconds and unnamed; how many that were."""
-        keys = list(self._blobs.keys(self._clock() - grace))
+        keys = list(self._blobs.keys(self._clock() - (self._grace if grace is None else grace)))
         if not self._level():
             return 0
         being_made = {blob_key(guid) for guid in self._work.guids()}
@@ -86,11 +99,38 @@ class Sweep:
             some = keys[start : start + BATCH]
             named = self._packages.blobs_named(some) | being_made
             for key in some:
-                if key not in named:
+                if key not in named and not self._log_names_blob(key):
                     self._blobs.delete(key)
                     count += 1
                     logger.info("swept", extra={"blob": key})
         return count
+
+    def _log_names_staged(self, name: str) -> bool:
+        package = self._load(guid_in(name))
+        return (
+            package is not None
+            and package.staged is not None
+            and package.needs_staged_bits
+            and self._staging.name_of(package.staged.uri) == name
+            and self._warn(name)
+        )
+
+    def _log_names_blob(self, key: str) -> bool:
+        package = self._load(guid_of_blob(key))
+        return package is not None and package.needs_blob and self._warn(key)
+
+    def _load(self, guid: str | None) -> Package | None:
+        if guid is None:
+            return None
+        try:
+            return self._service.load(guid)
+        except PackageNotFound:
+            return None
+
+    @staticmethod
+    def _warn(what: str) -> bool:
+        logger.error("%s is named by the log, and by no read model: replay them", what)
+        return True
 
     def _level(self) -> bool:
         """Waits until the read models have all that the log has now."""
@@ -100,12 +140,13 @@ class Sweep:
         return level
 
     def _run(self) -> None:
-        grace = 0.0  # a blob is named by the log before it is made: see `sweep_blobs`
+        # a blob is named by the log before it is made: see `sweep_blobs`
+        grace = 0.0 if self._alone else self._grace
         while not self._stopping.is_set():
             try:
                 self.sweep_blobs(grace)
                 self.sweep_staging()
-                grace = GRACE
+                grace = self._grace
             except Exception:
                 logger.exception("not swept")
-            self._stopping.wait(INTERVAL)
+            self._stopping.wait(min(MAX_INTERVAL, max(1.0, self._grace / 4)))

@@ -13,6 +13,7 @@ from pathlib import Path
 import jwt
 
 ALGORITHM = "HS256"
+MIN_SECRET = 32  # bytes
 
 
 class Scope(StrEnum):
@@ -60,7 +61,7 @@ class Tokens:
         except (jwt.InvalidTokenError, ValueError, TypeError) as error:
             raise TokenRejected(str(error)) from error
         guid = claims.get("user_id") or claims.get("client_id")
-        if not guid or not isinstance(guid, str):
+        if not guid or not isinstance(guid, str) or not _is_text(guid):
             raise TokenRejected("the token names neither user_id nor client_id")
         scopes = claims.get("scope", [])
         if not isinstance(scopes, list):
@@ -80,13 +81,40 @@ class Tokens:
         return jwt.encode(claims, self._secret, algorithm=ALGORITHM)
 
 
+def _is_text(value: str) -> bool:
+    """Whether it can be written down: JSON may hold halves of characters."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class UnusableSecret(Exception):
+    """A file holds no secret that tokens could be signed with."""
+
+
+def load_secret(path: Path) -> str:
+    """The secret in a file. Raises `UnusableSecret`; `OSError`."""
+    try:
+        secret = path.read_bytes().decode().strip()
+    except UnicodeDecodeError:
+        raise UnusableSecret(f"{path} does not hold text") from None
+    if len(secret.encode()) < MIN_SECRET:
+        raise UnusableSecret(
+            f"{path} holds {len(secret.encode())} bytes, and a secret has {MIN_SECRET} or more: "
+            "remove the file, and the next start makes one"
+        )
+    return secret
+
+
 def load_or_make_secret(path: Path) -> str:
     """The secret in a file, made at the first start, which only the owner may read.
 
-    Raises `OSError`.
+    Raises `UnusableSecret`; `OSError`.
     """
     try:
-        return path.read_text().strip()
+        return load_secret(path)
     except FileNotFoundError:
         pass
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,4 +130,4 @@ def load_or_make_secret(path: Path) -> str:
         pass
     finally:
         made.unlink()
-    return path.read_text().strip()
+    return load_secret(path)

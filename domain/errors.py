@@ -90,6 +90,10 @@ class NoRoomForUpload(Refusal):
     """The disk is full."""
 
 
+class NothingRecorded(Exception):
+    """The log could not be written to, and surely was not."""
+
+
 class NewerData(Exception):
     """Something stored was written by a later version of the program than this one."""
 

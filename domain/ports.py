@@ -37,6 +37,9 @@ class Staging(Protocol):
     def open(self, staged: StagedBits) -> Bits:
         """Raises `StagedBitsMissing`."""
 
+    def make_private(self, uri: str) -> None:
+        """From here on nobody but us can change the bits. Raises `OSError`."""
+
     def consume(self, uri: str) -> None:
         """Removes the uploaded file that `uri` was taken from: its bits are in staging.
 

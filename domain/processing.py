@@ -29,6 +29,21 @@ def blob_key(guid: str) -> str:
     return f"{digest[:2]}/{digest[2:4]}/{name}"
 
 
+def guid_of_blob(key: str) -> str | None:
+    """The guid of the package that a key is for; None where the key holds its hash alone."""
+    name = key.rpartition("/")[2]
+    return None if name.startswith("~") else name
+
+
+def is_blob_key(key: str) -> bool:
+    """Whether a key is one that `blob_key` makes."""
+    guid = guid_of_blob(key)
+    if guid is not None:
+        return blob_key(guid) == key
+    match = re.fullmatch(r"([0-9a-f]{2})/([0-9a-f]{2})/~([0-9a-f]{64})", key)
+    return match is not None and match[3].startswith(match[1] + match[2])
+
+
 class Processing:
     """The steps of the work, each for one package by its guid.
 
@@ -116,6 +131,7 @@ class Processing:
         assert package.staged is not None
         key = blob_key(package.guid)
         try:
+            self._staging.make_private(package.staged.uri)
             with self._staging.open(package.staged) as bits:
                 # Now, while the log still calls the package unfinished: should we die, whoever
                 # works on it next does this again. What fails here `discard` tries again.

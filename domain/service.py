@@ -15,7 +15,7 @@ from eventsourcing.persistence import (
     OperationalError,
 )
 
-from domain.errors import PackageNotFound
+from domain.errors import NothingRecorded, PackageNotFound, Refusal
 from domain.package import (
     Cause,
     Digests,
@@ -31,6 +31,11 @@ from domain.ports import EventLog
 
 def new_guid() -> str:
     return str(uuid4())
+
+
+def surely_not_recorded(error: Exception) -> bool:
+    """Whether a command that ended with this error has changed nothing."""
+    return isinstance(error, Refusal | NothingRecorded)
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,10 @@ class PackageService:
             position = self._append(events)
         except (OperationalError, InterfaceError):
             # The answer may be lost and not the write: the second try then meets our own event.
-            position = self._append(events)
+            try:
+                position = self._append(events)
+            except NothingRecorded as error:  # this time, which says little of the first
+                raise OperationalError(str(error)) from error
         return Committed(package, position)
 
     def _append(self, events: Sequence[CanMutateAggregate[str]]) -> int:

@@ -10,6 +10,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Sequence
+from importlib.metadata import version
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -18,7 +19,8 @@ from eventsourcing.persistence import PersistenceError
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
-from adapters.tokens import Scope
+from adapters.folders import NotOurFolder
+from adapters.tokens import Scope, Tokens, UnusableSecret, load_secret
 from domain.errors import NewerData
 from entrypoints.logs import log_to_stderr
 from entrypoints.process import Process
@@ -42,19 +44,25 @@ settings (environment variables):
   PACKTRAIL_JWT_AUDIENCE      cloud_controller             what a token's "aud" must contain
   PACKTRAIL_APP_BITS_UPLOAD   on                           off refuses uploads, except admins'
   PACKTRAIL_SHUTDOWN_TIMEOUT  30                           seconds for running work at SIGTERM
+  PACKTRAIL_SWEEP_GRACE       3600                         seconds until bits are swept that no
+                              package names; more than an upload takes from its last byte on
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.run is None:
+        parser.print_help(sys.stderr)
+        sys.exit(2)
     try:
         settings = Settings.from_environment(_environment(options))
         sys.exit(options.run(settings, options))
     except SettingError as error:
         sys.exit(f"packtrail: {error}")
     except (
-        DataDirInUse, NewerData, OSError, PersistenceError, SQLAlchemyError, sqlite3.Error,
-        psycopg.Error,
+        DataDirInUse, NewerData, NotOurFolder, UnusableSecret, OSError,
+        PersistenceError, SQLAlchemyError, sqlite3.Error, psycopg.Error,
     ) as error:  # fmt: skip
         sys.exit(f"packtrail: {_one_line(error)}")
     except KeyboardInterrupt:
@@ -79,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="packtrail",
         description="An event-sourced package service with the Cloud Foundry v3 Packages API.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"packtrail {version('packtrail')}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     serve = commands.add_parser(
         "serve",
@@ -167,28 +177,43 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(settings: Settings, options: argparse.Namespace) -> int:
+    _stop_at_once_while_starting()
     log_to_stderr()
     return _run(settings, Wiring(settings).serve(), options.first_steps)
 
 
 def _run_part(settings: Settings, options: argparse.Namespace) -> int:
     settings.require_shared_engines()
+    _stop_at_once_while_starting()
     log_to_stderr()
     return _run(settings, options.make(Wiring(settings), options))
 
 
+def _stop_at_once_while_starting() -> None:
+    """Nothing runs yet that would have to come to its end."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
 def _run(settings: Settings, process: Process, first_steps: bool = False) -> int:
-    """Runs until a signal comes. The first lets what runs come to its end, the second does not."""
+    """Runs until a signal comes. The first lets what runs come to its end, the second does not.
+
+    What a second one breaks off is as after a crash: the next start goes on with it.
+    """
     stopping = threading.Event()
-    signals = 0
     server = process.server
 
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal signals
-        signals += 1
+        if stopping.is_set():
+            logger.warning("stopped without waiting")
+            os._exit(1)
         stopping.set()
         if server is not None:
-            server.drain(settings.shutdown_timeout if signals == 1 else 0)
+            server.drain(settings.shutdown_timeout)
 
     process.start()
     signal.signal(signal.SIGTERM, stop)
@@ -203,7 +228,7 @@ def _run(settings: Settings, process: Process, first_steps: bool = False) -> int
             print(_first_steps(settings, address), flush=True)
         logger.info("listening", extra={"address": address})
         server.run()
-    finished = process.stop(settings.shutdown_timeout if signals == 1 else 0)
+    finished = process.stop(settings.shutdown_timeout)
     logger.info("stopped", extra={"work_finished": finished})
     return 0
 
@@ -240,7 +265,17 @@ def _token(settings: Settings, options: argparse.Namespace) -> int:
     scopes = options.scope or [Scope.READ.value, Scope.WRITE.value]
     if options.admin:
         scopes = [*scopes, Scope.ADMIN.value]
-    print(make_tokens(settings).sign(options.user, options.email, scopes, options.expires_in))
+    try:
+        secret = settings.jwt_secret or load_secret(settings.secret_file)
+    except FileNotFoundError:
+        print(
+            f"packtrail: there is no secret at {settings.secret_file}: packtrail serve makes it at "
+            "its first start (or name its folder with --data-dir)",
+            file=sys.stderr,
+        )
+        return 1
+    tokens = Tokens(secret, settings.jwt_audience)
+    print(tokens.sign(options.user, options.email, scopes, options.expires_in))
     return 0
 
 

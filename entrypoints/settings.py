@@ -50,6 +50,7 @@ class Settings:
     jwt_audience: str
     app_bits_upload: bool
     shutdown_timeout: int
+    sweep_grace: int
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -97,9 +98,21 @@ class Settings:
             jwt_audience=read.of("JWT_AUDIENCE", "cloud_controller", _text),
             app_bits_upload=read.of("APP_BITS_UPLOAD", "on", _switch),
             shutdown_timeout=read.of("SHUTDOWN_TIMEOUT", "30", _seconds),
+            sweep_grace=read.of("SWEEP_GRACE", "3600", _seconds),
         )
         read.refuse_unknown()
+        settings._refuse_uploads_among_our_files(upload_dir)
         return settings
+
+    def _refuse_uploads_among_our_files(self, upload_dir: Path) -> None:
+        """A file that is uploaded from there is removed then. Raises `SettingError`."""
+        uploads = upload_dir.resolve()
+        ours = [self.staging_dir, self.blob_dir, self.secret_file, self.sqlite_file]
+        for path in [path.resolve() for path in ours if path is not None]:
+            if path.is_relative_to(uploads) or uploads.is_relative_to(path):
+                raise SettingError(
+                    "UPLOAD_DIR", str(upload_dir), f"a folder apart from the service's own {path}"
+                )
 
 
 class _Invalid(Exception):

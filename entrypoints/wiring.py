@@ -19,6 +19,7 @@ from adapters.bus.rabbit import RabbitBus
 from adapters.bus.redispatch import Redispatcher
 from adapters.bus.relay import Relay, RelayPosition
 from adapters.bus.work import Worker
+from adapters.folders import BitsFolder
 from adapters.http.admission import UploadAdmission, UploadRules
 from adapters.http.app import create_app
 from adapters.http.authentication import Authenticator
@@ -116,6 +117,7 @@ class Wiring:
             self._closers += [self._requests.close, self._listener.close]
         self._closers.append(self._work.close)
         self._work.migrate()
+        self._identity = self._work.identity
         self._projector: Projector | None = None
         if settings.sqlite_file is not None:
             self._projector = self._work.projector()
@@ -187,8 +189,8 @@ class Wiring:
         return [self._led("relay", RELAY_LOCK, make)]
 
     def _workers(self, steps: tuple[Step, ...]) -> list[Part]:
-        self._staging.prepare()
-        self._blobs.prepare()
+        self._staging.prepare(self._identity)
+        self._blobs.prepare(self._identity)
         limits = ArchiveLimits(self._settings.max_package_size)
         processing = Processing(self._work.packages, self._staging, self._blobs, limits)
         return [Consumers(Worker(self._bus, processing, steps).consumers())]
@@ -198,6 +200,7 @@ class Wiring:
         return Sweep(
             self._staging, self._blobs, PackageReadModel(store.reader),
             WorkReadModel(store.reader), self._progress(store), store.log,
+            store.packages, self._settings.sweep_grace, alone=self._projector is not None,
         )  # fmt: skip
 
     def _sweeps(self) -> list[Part]:
@@ -207,8 +210,8 @@ class Wiring:
 
     def _server(self) -> Server:
         settings, store = self._settings, self._requests
-        self._staging.prepare()
-        self._blobs.prepare()
+        self._staging.prepare(self._identity)
+        self._blobs.prepare(self._identity)
         authenticator = Authenticator(make_tokens(settings))
         rules = UploadRules(settings.max_package_size, settings.app_bits_upload)
         freshness = Freshness(self._progress(store), store.log)
@@ -229,11 +232,14 @@ class Wiring:
     def _ready_parts(self, store: Store, freshness: Freshness) -> dict[str, ReadyPart]:
         def event_store() -> None:
             store.log.head()
+            if store.breaker.is_away:
+                raise ConnectionError("the log could not be written to, the last time")
 
-        def folder(path: Path) -> Callable[[], None]:
+        def folder(place: BitsFolder) -> Callable[[], None]:
             def check() -> None:
-                if not os.access(path, os.W_OK | os.X_OK):
-                    raise PermissionError(f"{path} can't be written to")
+                place.require()
+                if not os.access(place.path, os.W_OK | os.X_OK):
+                    raise PermissionError(f"{place.path} can't be written to")
 
             return check
 
@@ -244,8 +250,8 @@ class Wiring:
         return {
             "event_store": ReadyPart(event_store, essential=True),
             "read_models": ReadyPart(freshness.require, essential=True),
-            "staging": ReadyPart(folder(self._staging.folder), essential=True),
-            "blob_store": ReadyPart(folder(self._blobs.folder), essential=False),
+            "staging": ReadyPart(folder(self._staging.place), essential=True),
+            "blob_store": ReadyPart(folder(self._blobs.place), essential=False),
             "broker": ReadyPart(broker, essential=False),
         }
 
@@ -276,8 +282,11 @@ def _listen(settings: Settings, app: Any, admission: UploadAdmission) -> Server:
                 ident=None,
                 recv_bytes=64 * 1024,
                 max_request_body_size=1 << 62,  # bodies have limits of their own, by their kind
-                connection_limit=max(64, _descriptors() - CONNECTIONS_SPARE),
+                # a connection may have a file open, too
+                connection_limit=max(64, (_descriptors() - CONNECTIONS_SPARE) // 2),
                 backlog=1024,
+                outbuf_high_watermark=1
+                << 62,  # a worker never waits for a client that reads slowly
                 clear_untrusted_proxy_headers=True,
             ),
         )

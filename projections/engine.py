@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
-from sqlalchemy import Connection, Engine, Table, delete
+from sqlalchemy import Connection, Engine, Table, delete, inspect
 
 from domain.ports import EventLog, LoggedEvent
 from projections.positions import Position, Standing, lowest, place, standings, versions_of
 
 BATCH = 500  # events applied in one transaction
 PATIENCE = 1.0  # seconds between looks at the log when nothing wakes the projector
-MAX_DELAY = 5.0  # seconds between tries while the log can't be read or applied
+MAX_DELAY = 1.0  # seconds between tries while the log can't be read or applied
 logger = logging.getLogger("packtrail.projector")
 
 
@@ -85,15 +85,20 @@ class Projector:
         with self._transaction() as connection:
             found = standings(connection, for_update=True)
             lowest(found, self._versions)
+            has_table = inspect(connection).has_table
             for projection in self._projections:
-                standing = found.get(projection.name)
+                name = projection.name
+                standing = found.get(name)
                 if standing is None or standing.version != projection.version:
+                    self._empty(connection, projection)
+                elif not all(has_table(table.name) for table in projection.tables):
+                    logger.warning("a table of read model %s is gone: it is built anew", name)
                     self._empty(connection, projection)
                 elif not standing.at.is_in(self._log):
                     logger.warning(
                         "read model %s stands at position %d of another history than the log's "
                         "(was the log restored?): it is built anew",
-                        projection.name,
+                        name,
                         standing.at.position,
                     )
                     self._empty(connection, projection)

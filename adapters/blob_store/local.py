@@ -9,9 +9,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from adapters.bits import FileBits, copy_range, sync_folder
+from adapters.folders import BitsFolder
 from adapters.staging.local import LocalStaging
 from domain.errors import BlobMissing
 from domain.package import StagedBits, StoredBits
+from domain.processing import is_blob_key
 
 INCOMING = "incoming"
 
@@ -26,11 +28,14 @@ class LocalBlobs:
 
     def __init__(self, folder: Path, staging: LocalStaging) -> None:
         self.folder = folder
+        self.place = BitsFolder(folder, marks_in=folder)
+        self._synced: set[Path] = set()  # folders whose names are known to be on the disk
         self._staging = staging
 
-    def prepare(self) -> None:
-        """Makes the folders. Raises `OSError`."""
-        (self.folder / INCOMING).mkdir(mode=0o700, parents=True, exist_ok=True)
+    def prepare(self, identity: str) -> None:
+        """Makes the folders, for the log of that identity. Raises `NotOurFolder`; `OSError`."""
+        self.place.claim(identity)
+        (self.folder / INCOMING).mkdir(mode=0o700, exist_ok=True)
 
     def store(self, key: str, staged: StagedBits) -> StoredBits:
         with self._staging.open(staged) as bits:
@@ -57,23 +62,24 @@ class LocalBlobs:
         try:
             return FileBits.of_file(self._path(key))
         except FileNotFoundError:
+            self.place.require()
             raise BlobMissing(f"there is no blob {key!r} in {self.folder}") from None
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
 
     def keys(self, older_than: float) -> Iterator[str]:
-        """The keys of blobs made before `older_than` (seconds since the epoch)."""
-        for folder, folders, names in os.walk(self.folder):
-            if Path(folder) == self.folder:
-                folders.remove(INCOMING)
+        """The keys of blobs made before `older_than` (seconds since the epoch).
+
+        Other files that somebody has put there are none of ours.
+        """
+        for folder, _, names in os.walk(self.folder):
             for name in names:
                 path = Path(folder, name)
-                try:
-                    if path.stat().st_ctime < older_than:
-                        yield str(path.relative_to(self.folder))
-                except FileNotFoundError:
-                    continue
+                key = str(path.relative_to(self.folder))
+                with contextlib.suppress(FileNotFoundError):
+                    if is_blob_key(key) and path.stat().st_ctime < older_than:
+                        yield key
 
     def clear_incoming(self, older_than: float) -> None:
         """Removes what a crash left of blobs that had not appeared yet."""
@@ -87,14 +93,17 @@ class LocalBlobs:
         return self.folder / key
 
     def _appear(self, key: str, make: Callable[[Path], None]) -> None:
+        self.place.require()
         incoming = self.folder / INCOMING / uuid4().hex
         target = self._path(key)
         try:
+            incoming.parent.mkdir(mode=0o700, exist_ok=True)
             make(incoming)
-            if not target.parent.is_dir():
-                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if target.parent not in self._synced:
                 sync_folder(target.parent.parent)
                 sync_folder(self.folder)
+                self._synced.add(target.parent)
             incoming.rename(target)
         finally:
             # also where rename found both names to be one file, which leaves both

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -23,6 +24,8 @@ from kombu.transport.virtual import BrokerState
 
 from adapters.bus.bus import BINDINGS, EVENTS, Broker
 from adapters.bus.messages import CONTENT_TYPE, Message
+
+logger = logging.getLogger("packtrail.bus")
 
 
 class _Wakeups:
@@ -185,4 +188,7 @@ class _Timers:
                 if self._stopping:
                     return
                 _, _, queue, message = heapq.heappop(self._due)
-            self._send(queue, message)
+            try:
+                self._send(queue, message)
+            except Exception:
+                logger.exception("a delayed message is lost; the log knows what is unfinished")

@@ -22,7 +22,7 @@ logger = logging.getLogger("packtrail.relay")
 
 BATCH = 500
 PATIENCE = 1.0  # seconds between looks at the log when nothing wakes the relay
-MAX_DELAY = 5.0  # seconds between tries while the broker or the log is away
+MAX_DELAY = 2.0  # seconds between tries while the broker or the log is away
 
 metadata = MetaData()
 relay_positions = Table(
@@ -116,6 +116,11 @@ class Relay:
         if not events:
             return False
         self._bus.publish([message_of(logged) for logged in events])
+        for logged in events:
+            logger.info(
+                "published",
+                extra={"id": logged.event.event_id, "request_id": logged.event.request_id},
+            )
         self._at = Position.of(events[-1])
         self._save()
         return True

@@ -17,7 +17,7 @@ from eventsourcing.persistence import DatabaseError, InterfaceError, Operational
 from adapters.bus.bus import HASHING, STORAGE, Bus, Consumer, Unreadable
 from adapters.bus.messages import Heard, Message
 from adapters.context import request_context
-from domain.errors import NewerData
+from domain.errors import NewerData, NothingRecorded
 from domain.processing import Processing
 from projections.unfinished import Step
 
@@ -51,6 +51,8 @@ def classify(error: Exception) -> Failure:
         return Failure.ENVIRONMENT
     if isinstance(error, NewerData):
         return Failure.ENVIRONMENT  # until we are upgraded, or a program that is gets it
+    if isinstance(error, NothingRecorded):
+        return Failure.ENVIRONMENT
     if type(error) is DatabaseError:  # not its subclasses: those say that our SQL is wrong
         return Failure.ENVIRONMENT
     return Failure.DEFECT

@@ -1,7 +1,7 @@
 """The event log in an SQLite file.
 
-The file has one writer at a time. Inside one process writers queue on a lock of ours,
-which is fair and wakes at once; SQLite's own waiting sleeps in growing steps.
+The file has one writer at a time. Inside one process writers wait on a lock of ours, which
+wakes at once; SQLite's own waiting sleeps in growing steps.
 """
 
 from __future__ import annotations
@@ -21,11 +21,18 @@ from eventsourcing.sqlite import (
     SQLiteDatastore,
 )
 
+from adapters.breaker import Breaker
+from domain.errors import NothingRecorded
+
 # Seconds that a writer waits: for its turn in this process, then for another process's
 # transaction. Together less than the two seconds in which a client is told. What comes of
 # it is no `OperationalError`: nothing was written, so there is nothing to find out.
 TURN_TIMEOUT = 0.8
 LOCK_TIMEOUT = 1
+
+
+class NoTurn(DatabaseError, NothingRecorded):
+    """Somebody else writes to the file."""
 
 
 class _DurablePool(SQLiteConnectionPool):
@@ -45,6 +52,9 @@ class SQLiteFile(SQLiteDatastore):
         self.pool.close()
         self.pool = _DurablePool(db_name=path, lock_timeout=LOCK_TIMEOUT, max_overflow=40)
         self.writing = threading.Lock()
+        self.breaker = Breaker(
+            (NoTurn, OperationalError), lambda: NoTurn("the file could not be written to just now")
+        )
 
     @contextmanager
     def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
@@ -52,17 +62,18 @@ class SQLiteFile(SQLiteDatastore):
             with super().transaction(commit=False) as cursor:
                 yield cursor
             return
-        if not self.writing.acquire(timeout=TURN_TIMEOUT):
-            raise DatabaseError(f"no turn to write in {TURN_TIMEOUT} s")
-        try:
-            with super().transaction(commit=True) as cursor:
-                yield cursor
-        except OperationalError as error:
-            if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-                raise DatabaseError("another process is writing to the file") from error
-            raise
-        finally:
-            self.writing.release()
+        with self.breaker():
+            if not self.writing.acquire(timeout=TURN_TIMEOUT):
+                raise NoTurn(f"no turn to write in {TURN_TIMEOUT} s")
+            try:
+                with super().transaction(commit=True) as cursor:
+                    yield cursor
+            except OperationalError as error:
+                if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                    raise NoTurn("another process is writing to the file") from error
+                raise
+            finally:
+                self.writing.release()
 
 
 class SQLiteRecorder(SQLiteApplicationRecorder):

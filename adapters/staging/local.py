@@ -1,8 +1,13 @@
-"""Staging in a local folder: a file an upload, under a name that nobody can guess or reuse."""
+"""Staging in a local folder: a file an upload, under a name that nobody can guess or reuse.
+
+The name ends with the package's guid, where that is plain: so the log can be asked about a file.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +16,24 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from uuid import uuid4
 
 from adapters.bits import FileBits, copy_range, sync_folder
+from adapters.folders import BitsFolder
 from domain.errors import BitsPathInvalid, StagedBitsMissing, UploadTooLarge
 from domain.package import StagedBits
 
 SCHEME = "staging"
+_NAME = re.compile(r"[0-9a-f]{32}(?:-([A-Za-z0-9_-]{1,200}))?")
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,200}")
+
+
+def new_name(guid: str) -> str:
+    """A name for bits of a package."""
+    return f"{uuid4().hex}-{guid}" if _PLAIN.fullmatch(guid) else uuid4().hex
+
+
+def guid_in(name: str) -> str | None:
+    """The guid of the package that a file is for; None if its name does not tell."""
+    match = _NAME.fullmatch(name)
+    return match[1] if match else None
 
 
 class StagedFile:
@@ -78,45 +97,34 @@ class _Consumed:
         )
 
 
-class LocalStaging:
-    """A `Staging` (see `domain.ports`) that also takes bits in.
+class FoundFile:
+    """A file in the upload folder that may be taken: open, so that it stays the same one."""
 
-    `upload_folder` is the only place that `take_file` takes files from.
-    """
+    def __init__(self, staging: LocalStaging, origin: Path, descriptor: int) -> None:
+        self._staging = staging
+        self._origin = origin
+        self._descriptor = descriptor
+        self._status = os.fstat(descriptor)
 
-    def __init__(self, folder: Path, upload_folder: Path) -> None:
-        self.folder = folder
-        self._upload_folder = upload_folder
+    def take(self, guid: str) -> StagedBits:
+        """Stages the file for a package. Raises `BitsPathInvalid`; `OSError`.
 
-    def prepare(self) -> None:
-        """Makes the folders. Raises `OSError`."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._upload_folder.mkdir(parents=True, exist_ok=True)
-
-    def create(self) -> StagedFile:
-        """A new, empty file. Raises `OSError`."""
-        return StagedFile(self, uuid4().hex)
-
-    def take_file(self, bits_path: str, limit: int) -> StagedBits:
-        """Stages a file that a front server has put into the upload folder.
-
-        The file gets a second name in staging, so nobody can swap it any more; where the
-        folders are on different file systems it is copied. It keeps its own name until
-        `discard`, so that a refusal can leave it. Raises `BitsPathInvalid`; `OSError`.
+        It gets a second name in staging, so nobody can swap it any more; where the folders
+        are on different file systems it is copied. It keeps its own name until `consume`,
+        so that a refusal can leave it.
         """
-        origin = self._resolve(bits_path)
-        source = self._open_regular(origin, bits_path)
+        staging, status = self._staging, self._status
+        name = new_name(guid)
+        staging.place.require()
+        self._link_or_copy(staging.folder / name)
         try:
-            status = os.fstat(source)
-            if status.st_size > limit:
-                raise UploadTooLarge(limit)
-            name = uuid4().hex
-            self._link_or_copy(source, status, origin, self.folder / name)
-        finally:
-            os.close(source)
+            self.check_unshared(guid)  # another package may have linked it in the same moment
+        except BitsPathInvalid:
+            (staging.folder / name).unlink()
+            raise
         consumed = urlencode(
             {
-                "path": str(origin.relative_to(self._upload_folder.resolve())),
+                "path": str(self._origin.relative_to(staging.upload_folder.resolve())),
                 "device": status.st_dev,
                 "inode": status.st_ino,
                 "modified": status.st_mtime_ns,
@@ -125,21 +133,122 @@ class LocalStaging:
         )
         return StagedBits(f"{SCHEME}:{name}?{consumed}", 0, status.st_size)
 
+    def check_unshared(self, guid: str) -> None:
+        """The file has one name, or besides that only those that this package's uploads gave it.
+
+        An upload that got no answer, or that runs right now, may be tried again: the package
+        decides then. Raises `BitsPathInvalid`.
+        """
+        names = os.fstat(self._descriptor).st_nlink
+        if names > 1:
+            names -= sum(1 for name in self._names_in_staging() if guid_in(name) == guid)
+        if names != 1:
+            raise BitsPathInvalid(str(self._origin), "is not a regular file with one name")
+
+    def _names_in_staging(self) -> Iterator[str]:
+        with os.scandir(self._staging.folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    if (found.st_dev, found.st_ino) == (self._status.st_dev, self._status.st_ino):
+                        yield entry.name
+
+    def _link_or_copy(self, target: Path) -> None:
+        status = self._status
+        try:
+            os.link(self._origin, target, follow_symlinks=False)
+        except OSError:  # another file system
+            _copy_to(self._descriptor, status.st_size, target)
+        else:
+            linked = target.lstat()
+            if (linked.st_dev, linked.st_ino) != (status.st_dev, status.st_ino):
+                target.unlink()
+                raise BitsPathInvalid(str(self._origin), "was replaced while it was taken")
+            os.fdatasync(self._descriptor)
+        sync_folder(self._staging.folder)
+
+    def __enter__(self) -> FoundFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._descriptor)
+
+
+class LocalStaging:
+    """A `Staging` (see `domain.ports`) that also takes bits in.
+
+    `upload_folder` is the only place that files are taken from.
+    """
+
+    def __init__(self, folder: Path, upload_folder: Path) -> None:
+        self.folder = folder
+        self.place = BitsFolder(folder, marks_in=folder.parent)
+        self.upload_folder = upload_folder
+
+    def prepare(self, identity: str) -> None:
+        """Makes the folders, for the log of that identity. Raises `NotOurFolder`; `OSError`."""
+        self.place.claim(identity)
+        self.upload_folder.mkdir(parents=True, exist_ok=True)
+
+    def create(self, guid: str) -> StagedFile:
+        """A new, empty file for bits of a package. Raises `OSError`."""
+        self.place.require()
+        return StagedFile(self, new_name(guid))
+
+    def find_file(self, bits_path: str, limit: int, guid: str) -> FoundFile:
+        """A file that a front server has put into the upload folder for a package.
+
+        Raises `BitsPathInvalid`; `UploadTooLarge`.
+        """
+        origin = self._resolve(bits_path)
+        found = FoundFile(self, origin, self._open_regular(origin, bits_path))
+        try:
+            if os.fstat(found._descriptor).st_size > limit:
+                raise UploadTooLarge(limit)
+            found.check_unshared(guid)
+        except BaseException:
+            found.__exit__()
+            raise
+        return found
+
     def release(self, uri: str) -> None:
-        """Takes back `take_file` after a refusal: the file stays where it was found."""
+        """Takes back `FoundFile.take` after a refusal: the file stays where it was found."""
         self._path(uri).unlink(missing_ok=True)
 
     def open(self, staged: StagedBits) -> FileBits:
         try:
             descriptor = os.open(self._path(staged.uri), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
+            self.place.require()
             raise StagedBitsMissing(f"{staged.uri} is not in {self.folder}") from None
         return FileBits(descriptor, staged.offset, staged.length)
+
+    def make_private(self, uri: str) -> None:
+        """Whoever has the file open that bits were taken from could still write to it."""
+        consumed = self._consumed(uri)
+        if consumed is None:
+            return
+        path = self._path(uri)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # done with, by another worker: `open` will tell
+        copy = self.folder / new_name(guid_in(path.name) or "")
+        try:
+            status = os.fstat(descriptor)
+            if (status.st_dev, status.st_ino) != (consumed.device, consumed.inode):
+                return
+            _copy_to(descriptor, status.st_size, copy)
+            copy.rename(path)
+        finally:
+            os.close(descriptor)
+            copy.unlink(missing_ok=True)
+        sync_folder(self.folder)
 
     def consume(self, uri: str) -> None:
         consumed = self._consumed(uri)
         if consumed is not None:
-            origin = self._upload_folder / consumed.path
+            origin = self.upload_folder / consumed.path
             try:
                 if consumed.still(origin.lstat()):
                     origin.unlink()
@@ -171,7 +280,7 @@ class LocalStaging:
 
     def _path(self, uri: str) -> Path:
         name = self.name_of(uri)
-        if urlsplit(uri).scheme != SCHEME or not name.isalnum():
+        if urlsplit(uri).scheme != SCHEME or not _NAME.fullmatch(name):
             raise StagedBitsMissing(f"{uri!r} does not name a file in staging")
         return self.folder / name
 
@@ -195,7 +304,7 @@ class LocalStaging:
             resolved = Path(bits_path).resolve(strict=True)
         except (OSError, RuntimeError, ValueError) as error:
             raise BitsPathInvalid(bits_path, f"can't be followed: {error}") from None
-        if not resolved.is_relative_to(self._upload_folder.resolve()):
+        if not resolved.is_relative_to(self.upload_folder.resolve()):
             raise BitsPathInvalid(bits_path, "is outside the upload directory")
         return resolved
 
@@ -206,34 +315,20 @@ class LocalStaging:
             source = os.open(origin, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise BitsPathInvalid(bits_path, f"can't be opened: {error.strerror}") from None
-        status = os.fstat(source)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        if not stat.S_ISREG(os.fstat(source).st_mode):
             os.close(source)
             raise BitsPathInvalid(bits_path, "is not a regular file with one name")
         return source
 
-    def _link_or_copy(
-        self, source: int, status: os.stat_result, origin: Path, target: Path
-    ) -> None:
-        try:
-            os.link(origin, target, follow_symlinks=False)
-        except OSError:  # another file system
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                copy_range(source, 0, status.st_size, descriptor)
-                os.fdatasync(descriptor)
-            except BaseException:
-                target.unlink(missing_ok=True)
-                raise
-            finally:
-                os.close(descriptor)
-        else:
-            linked = target.lstat()
-            if (linked.st_dev, linked.st_ino) != (status.st_dev, status.st_ino):
-                target.unlink()
-                raise BitsPathInvalid(str(origin), "was replaced while it was taken")
-            if linked.st_nlink != 2:
-                target.unlink()
-                raise BitsPathInvalid(str(origin), "is being taken by another upload")
-            os.fdatasync(source)
-        sync_folder(self.folder)
+
+def _copy_to(source: int, size: int, target: Path) -> None:
+    """Copies an open file to a new one, durably. Raises `OSError`, and leaves nothing then."""
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        copy_range(source, 0, size, descriptor)
+        os.fdatasync(descriptor)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)

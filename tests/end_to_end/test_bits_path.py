@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -182,6 +183,20 @@ def test_the_same_file_goes_into_one_package_only(service: Service, client: Clie
     eventually(lambda: not path.exists())
     assert upload(client, second, str(path)) == INVALID
     assert client.show(second)["state"] == "AWAITING_UPLOAD"
+
+
+def test_two_uploads_of_a_file_to_one_package_at_once(service: Service, client: Client) -> None:
+    """One 200, one 400: the path is as good for the one as for the other."""
+    for turn in range(10):
+        path = service.upload_dir / f"twice-{turn}.zip"
+        path.write_bytes(BITS)
+        guid = client.create()
+        with ThreadPoolExecutor(2) as pool:
+            uploads = [pool.submit(upload, client, guid, str(path)) for _ in range(2)]
+        assert sorted(done.result()[0] for done in uploads) == [200, 400]
+        assert client.settled(guid)["state"] == "READY"
+        eventually(lambda path=path: not path.exists())  # type: ignore[misc]
+    eventually(lambda: service.staged_files() == [])
 
 
 def test_a_refused_upload_leaves_its_file(service: Service, client: Client) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.service import Service, bearer
+from domain.processing import blob_key
+from tests.support.service import ROOT, Service, bearer
 from tests.support.waiting import eventually
 from tests.support.zips import random_zip, sha1
 
@@ -108,7 +111,7 @@ def test_what_no_package_names_is_swept_at_a_start(own_service: Service) -> None
         package = service.client().push(random_zip(10_000))
         service.kill()
         (service.data_dir / "staging" / "feedfeed").write_bytes(b"left over")
-        lost = service.data_dir / "blobs" / "ab" / "cd" / "nobody"
+        lost = service.data_dir / "blobs" / blob_key("nobody")
         lost.parent.mkdir(parents=True)
         lost.write_bytes(b"left over")
         service.start()
@@ -179,3 +182,43 @@ def refuses_connections(port: int) -> bool:
     except ConnectionResetError:
         return False  # it was in the queue when the socket was closed
     return False
+
+
+def test_a_second_signal_does_not_wait(own_service: Service) -> None:
+    """The process ends at once; what it was doing is done by the next start."""
+    bits = random_zip(50_000)
+    with own_service as service:
+        client = service.client()
+        guid = client.create()
+        assert client.upload(guid, bits).status_code == 200
+        waiting = client.create()
+        with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+            connection.sendall(
+                f"POST /v3/packages/{waiting}/upload HTTP/1.1\r\n"
+                f"Authorization: {bearer()['Authorization']}\r\n"
+                "Content-Type: multipart/form-data; boundary=x\r\n"
+                "Content-Length: 1000000\r\n\r\n--x\r\n".encode()
+            )
+            eventually(lambda: "draining" not in service.log.read_text())
+            service.signal(signal.SIGTERM)
+            eventually(lambda: "draining" in service.log.read_text())
+            service.signal(signal.SIGTERM)
+            assert service.wait(within=10) == 1
+        service.start()
+        assert service.client().settled(guid)["hash"]["value"] == sha1(bits)
+        assert service.staged_files() == []
+
+
+def test_a_signal_while_it_starts_ends_the_start(own_service: Service) -> None:
+    """Nothing runs yet: the exit code is 0, and the next start is whole."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "entrypoints", "serve"],
+        cwd=ROOT, env=own_service.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    eventually((own_service.data_dir / "serve.lock").exists)
+    process.terminate()
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert b"Traceback" not in errors
+    with own_service as service:
+        assert service.client().push(random_zip(1000))["state"] == "READY"

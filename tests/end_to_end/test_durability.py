@@ -45,7 +45,7 @@ def test_bits_are_synced_then_the_event_is_appended_then_the_answer_is_sent(
     calls = trace.read_bytes()[before:].decode("utf-8", "replace").splitlines()
     calls = _whole_calls(calls)
 
-    file_synced = _first(calls, r"(fsync|fdatasync)\(\d+<[^>]*/staging/[0-9a-f]+>\)")
+    file_synced = _first(calls, r"(fsync|fdatasync)\(\d+<[^>]*/staging/[0-9a-f-]+>\)")
     folder_synced = _first(calls, r"fsync\(\d+<[^>]*/staging>\)")
     answered = _first(calls, r"(sendto|sendmsg|write)\(\d+<.*HTTP/1\.1 200 OK")
     log_synced = [
@@ -63,7 +63,7 @@ def test_bits_are_synced_then_the_event_is_appended_then_the_answer_is_sent(
     last_bit = max(
         number
         for number, call in enumerate(calls[:answered])
-        if re.search(r"(write|pwrite64)\(\d+<[^>]*/staging/[0-9a-f]+>", call)
+        if re.search(r"(write|pwrite64)\(\d+<[^>]*/staging/[0-9a-f-]+>", call)
     )
     assert last_bit < file_synced < folder_synced
     assert log_written and log_synced, "the event was not appended and synced before the answer"

@@ -15,12 +15,14 @@ import pytest
 
 from adapters.bits import FileBits
 from adapters.blob_store.local import LocalBlobs
+from adapters.folders import FolderAway
 from adapters.staging.local import LocalStaging
 from domain.errors import BlobMissing, StagedBitsMissing
 from domain.package import StagedBits, StoredBits
 from domain.ports import BlobStore
+from domain.processing import blob_key
 
-KEY, OTHER = "ab/cd/guid-1", "ab/ce/guid-2"
+KEY, OTHER = blob_key("guid-1"), blob_key("guid-2")
 BITS = random.Random(1).randbytes(3 * (1 << 20) + 17)
 
 
@@ -42,12 +44,12 @@ class Shelf:
 
 def local(tmp_path: Path) -> Shelf:
     staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
-    staging.prepare()
+    staging.prepare("identity-1")
     blobs = LocalBlobs(tmp_path / "blobs", staging)
-    blobs.prepare()
+    blobs.prepare("identity-1")
 
     def stage(content: bytes) -> StagedBits:
-        file = staging.create()
+        file = staging.create("guid-1")
         file.write(content)
         file.seal()
         file.close()
@@ -278,6 +280,30 @@ class TestLocalBlobs:
         (folders.folder / "incoming" / "half").write_bytes(b"x")
         assert list(folders.blobs.keys(time.time() - 60)) == []
         assert list(folders.blobs.keys(time.time() + 60)) == [KEY]
+
+    def test_other_files_are_no_blobs(self, folders: LocalShelf) -> None:
+        """Whatever somebody has put there is not ours to remove."""
+        folders.blobs.store(KEY, folders.stage(b"x"))
+        for name in ("thesis.txt", "ab/notes", "ab/cd/guid-1", "incoming/x"):
+            path = folders.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+        assert list(folders.blobs.keys(time.time() + 60)) == [KEY]
+
+    def test_a_folder_that_is_away_says_nothing_of_its_blobs(self, folders: LocalShelf) -> None:
+        """Moved or unmounted, it is not as if they were lost."""
+        staged = folders.stage(b"x")
+        folders.blobs.store(KEY, staged)
+        away = folders.folder.rename(folders.folder.with_name("away"))
+        for act in (
+            lambda: folders.blobs.open(KEY),
+            lambda: folders.blobs.copy(KEY, OTHER),
+            lambda: folders.blobs.store(OTHER, staged),
+        ):
+            with pytest.raises(FolderAway):
+                act()
+        away.rename(folders.folder)
+        folders.blobs.open(KEY).close()
 
     def test_what_a_crash_left_is_cleared(self, folders: LocalShelf) -> None:
         """If it is old enough; blobs stay."""

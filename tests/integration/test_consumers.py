@@ -74,7 +74,7 @@ class Plant:
 
     def upload(self, bits: bytes = BITS) -> str:
         guid = self.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
-        staged = self.staging.create()
+        staged = self.staging.create("guid-1")
         staged.write(bits)
         staged.seal()
         staged.close()
@@ -117,9 +117,9 @@ def idle(tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> P
     store = LocalStore.open(tmp_path / "log.db")
     stack.callback(store.close)
     staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
-    staging.prepare()
+    staging.prepare("identity-1")
     local = LocalBlobs(tmp_path / "blobs", staging)
-    local.prepare()
+    local.prepare("identity-1")
     blobs = UnreliableBlobs(local)
     bus = MemoryBus()
     bus.declare()

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from adapters.folders import FolderAway, NotOurFolder
 from adapters.staging.local import LocalStaging
 from domain.errors import BitsPathInvalid, StagedBitsMissing, UploadTooLarge
 from domain.package import StagedBits
 from domain.ports import Staging
+from tests.support.packages import take_file
 
 LIMIT = 1 << 20
 
@@ -35,10 +37,10 @@ class Desk:
 
 def local(tmp_path: Path) -> Desk:
     staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
-    staging.prepare()
+    staging.prepare("identity-1")
 
     def stage(content: bytes) -> StagedBits:
-        file = staging.create()
+        file = staging.create("guid-1")
         file.write(content)
         file.seal()
         file.close()
@@ -115,7 +117,7 @@ class Folders:
         return path
 
     def take(self, path: Path | str, limit: int = LIMIT) -> StagedBits:
-        return self.staging.take_file(str(path), limit)
+        return take_file(self.staging, str(path), limit)
 
     def content(self, staged: StagedBits) -> bytes:
         with self.staging.open(staged) as bits:
@@ -136,7 +138,7 @@ class Folders:
 @pytest.fixture
 def folders(tmp_path: Path) -> Folders:
     staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
-    staging.prepare()
+    staging.prepare("identity-1")
     outside = tmp_path / "outside"
     outside.mkdir()
     return Folders(staging, tmp_path / "uploads", outside)
@@ -168,7 +170,7 @@ class TestTakingFiles:
         folders.staging.consume(staged.uri)
         assert not path.exists()
         assert folders.content(staged) == b"0123"
-        body = folders.staging.create()
+        body = folders.staging.create("guid-1")
         body.close()
         folders.staging.consume(body.uri)
         assert len(folders.staged_files()) == 2
@@ -246,10 +248,10 @@ class TestTakingFiles:
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "uploads").symlink_to(tmp_path / "elsewhere")
         staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
-        staging.prepare()
+        staging.prepare("identity-1")
         for name in ("uploads/a.zip", "elsewhere/b.zip"):
             (tmp_path / name).write_bytes(b"PK")
-            staged = staging.take_file(str(tmp_path / name), LIMIT)
+            staged = take_file(staging, str(tmp_path / name), LIMIT)
             staging.discard(staged.uri)
             assert not (tmp_path / name).exists()
 
@@ -264,14 +266,64 @@ class TestTakingFiles:
         assert larger.exists()
         assert len(folders.staged_files()) == 1
 
+    def test_uploads_of_one_package_may_take_the_same_file(self, folders: Folders) -> None:
+        """One that was not answered may be tried again: the package decides which one counts."""
+        path = folders.put(b"0123")
+        first, second = folders.take(path), folders.take(path)
+        with pytest.raises(BitsPathInvalid):
+            take_file(folders.staging, str(path), guid="guid-2")
+        folders.staging.release(second.uri)
+        assert path.exists()
+        folders.staging.make_private(first.uri)
+        folders.staging.consume(first.uri)
+        assert folders.content(first) == b"0123"
+
+    def test_nobody_can_write_to_private_bits(self, folders: Folders, linked: bool) -> None:
+        """Also not who has had the file open since before it was taken."""
+        path = folders.put(b"0123")
+        with path.open("r+b") as writer:
+            staged = folders.take(path)
+            folders.staging.make_private(staged.uri)
+            folders.staging.make_private(staged.uri)
+            writer.write(b"9999")
+        assert folders.content(staged) == b"0123"
+        folders.staging.consume(staged.uri)
+        assert not path.exists() or path.read_bytes() == b"9999"
+        assert len(folders.staged_files()) == 1
+
+    def test_a_folder_that_is_away_says_nothing_of_its_files(self, folders: Folders) -> None:
+        """Moved or unmounted, it is not as if the bits were lost; back again, they are there."""
+        staged = folders.take(folders.put(b"0123"))
+        away = folders.staging.folder.rename(folders.outside / "staging")
+        for again in (False, True):
+            with pytest.raises(FolderAway):
+                folders.staging.open(staged)
+            with pytest.raises(FolderAway):
+                folders.staging.create("guid-1")
+            if not again:
+                folders.staging.folder.mkdir()
+        folders.staging.folder.rmdir()
+        away.rename(folders.staging.folder)
+        assert folders.content(staged) == b"0123"
+
+    def test_a_folder_belongs_to_one_log(self, folders: Folders) -> None:
+        """Another log's is refused, and so is one with files in it that nobody has marked."""
+        folders.staging.prepare("identity-1")
+        with pytest.raises(NotOurFolder, match="another log"):
+            folders.staging.prepare("identity-2")
+        (folders.outside / "thesis.txt").touch()
+        foreign = LocalStaging(folders.outside, folders.uploads)
+        with pytest.raises(NotOurFolder, match="not ours"):
+            foreign.prepare("identity-1")
+
     def test_a_file_is_taken_by_one_of_many(self, folders: Folders) -> None:
         """Two packages never share a consumed file."""
         for number in range(20):
             path = folders.put(name=f"{number}.zip")
 
-            def try_to_take(_: int, path: Path = path) -> StagedBits | None:
+            def try_to_take(turn: int, path: Path = path) -> StagedBits | None:
                 try:
-                    return folders.take(path)
+                    return take_file(folders.staging, str(path), guid=f"guid-{turn}")
                 except BitsPathInvalid:
                     return None
 
@@ -351,14 +403,14 @@ class TestLocalStaging:
 
     def test_an_abandoned_file_leaves_nothing(self, folders: Folders) -> None:
         """A body that never came to its end."""
-        file = folders.staging.create()
+        file = folders.staging.create("guid-1")
         file.write(b"half")
         file.abandon()
         assert folders.staged_files() == []
 
     def test_what_is_written_can_be_read_before_it_is_sealed(self, folders: Folders) -> None:
         """The form is searched while it lies there."""
-        file = folders.staging.create()
+        file = folders.staging.create("guid-1")
         file.write(b"0123")
         file.write(memoryview(b"4567"))
         assert (file.size, file.read_at(2, 4)) == (8, b"2345")
@@ -366,14 +418,14 @@ class TestLocalStaging:
 
     def test_received_bits_are_for_the_owners_eyes_only(self, folders: Folders) -> None:
         """Other users of the machine can't read them."""
-        file = folders.staging.create()
+        file = folders.staging.create("guid-1")
         assert file.path.stat().st_mode & 0o777 == 0o600
         assert folders.staging.folder.stat().st_mode & 0o777 == 0o700
         file.abandon()
 
     def test_names_are_those_of_files_older_than_a_moment(self, folders: Folders) -> None:
         """For a sweep."""
-        file = folders.staging.create()
+        file = folders.staging.create("guid-1")
         file.write(b"x")
         file.close()
         assert list(folders.staging.names(time.time() - 60)) == []

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from adapters.event_store.log import RecordedLog
+from adapters.staging.local import LocalStaging
 from adapters.store import Store, open_sqlite
 from domain.package import Cause, Digests, Fault, Package, PackageType, StagedBits, StoredBits
 from domain.service import PackageService
@@ -66,6 +67,14 @@ def expire(package: Package) -> None:
 
 def delete(package: Package) -> None:
     package.delete(BY)
+
+
+def take_file(
+    staging: LocalStaging, path: str, limit: int = 1 << 20, guid: str = "guid-1"
+) -> StagedBits:
+    """Stages a file of the upload folder, as an upload that names it does."""
+    with staging.find_file(path, limit, guid) as found:
+        return found.take(guid)
 
 
 @dataclass(frozen=True)

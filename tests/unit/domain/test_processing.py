@@ -22,7 +22,7 @@ from domain.package import (
     StoredBits,
 )
 from domain.processing import Processing, blob_key
-from tests.support.packages import BY, LocalStore
+from tests.support.packages import BY, LocalStore, take_file
 from tests.support.zips import random_zip, sha1, sha256
 
 BITS = random_zip(5000)
@@ -38,7 +38,7 @@ class Work:
     def uploaded(self, bits: bytes = BITS, before: bytes = b"", after: bytes = b"") -> str:
         """A package whose bits are staged, as a slice of a body."""
         guid = self.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
-        staged = self.staging.create()
+        staged = self.staging.create("guid-1")
         staged.write(before + bits + after)
         staged.seal()
         staged.close()
@@ -66,9 +66,9 @@ class Work:
 def work(tmp_path: Path) -> Iterator[Work]:
     store = LocalStore.open(tmp_path / "log.db")
     staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
-    staging.prepare()
+    staging.prepare("identity-1")
     blobs = LocalBlobs(tmp_path / "blobs", staging)
-    blobs.prepare()
+    blobs.prepare("identity-1")
     processing = Processing(store.service, staging, blobs, ArchiveLimits(1_000_000))
     yield Work(store, staging, blobs, processing)
     store.close()
@@ -121,7 +121,7 @@ def test_a_consumed_file_is_gone_while_the_package_is_unfinished(
     path = tmp_path / "uploads" / "app.zip"
     path.write_bytes(bits)
     guid = work.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
-    staged = work.staging.take_file(str(path), len(bits))
+    staged = take_file(work.staging, str(path), len(bits))
     work.store.service.start_upload(guid, staged, "app.zip", BY)
     gone = []
     for command in ("record_stored", "fail"):
@@ -137,7 +137,7 @@ def test_a_file_that_can_not_be_removed_holds_up_nothing(
     path = tmp_path / "uploads" / "app.zip"
     path.write_bytes(BITS)
     guid = work.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
-    staged = work.staging.take_file(str(path), len(BITS))
+    staged = take_file(work.staging, str(path), len(BITS))
     work.store.service.start_upload(guid, staged, "app.zip", BY)
 
     def consume(uri: str) -> None:

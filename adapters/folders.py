@@ -1,0 +1,56 @@
+"""Folders of bits that belong to one log, and stay the folders that they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapters.bits import sync_folder
+
+
+class NotOurFolder(Exception):
+    """A folder holds the bits of another log, or something else."""
+
+
+class FolderAway(OSError):
+    """A folder is not there, or not the one that it was: what is in it can't be said."""
+
+
+class BitsFolder:
+    """A folder of bits. Its mark, an empty folder in `marks_in`, names the log that it is of."""
+
+    def __init__(self, path: Path, marks_in: Path) -> None:
+        self.path = path
+        self._marks_in = marks_in
+        self._pinned: tuple[int, int] | None = None
+
+    def claim(self, identity: str) -> None:
+        """Makes the folder for the log of that identity, or finds that it is this log's.
+
+        Raises `NotOurFolder` for another log's, and for one with files that has no mark;
+        `OSError`.
+        """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mark = self._marks_in / f".{self.path.name}-of-{identity}"
+        if not mark.exists():
+            others = list(self._marks_in.glob(f".{self.path.name}-of-*"))
+            if others:
+                raise NotOurFolder(
+                    f"{self.path} has the bits of another log than this one: restore that log "
+                    f"(its mark is {others[0]}), or name another folder"
+                )
+            if any(self.path.iterdir()):
+                raise NotOurFolder(f"{self.path} has files in it that are not ours: name another")
+            mark.mkdir(mode=0o700)
+        for folder in {self.path, self.path.parent, self._marks_in}:
+            sync_folder(folder)
+        status = self.path.stat()
+        self._pinned = status.st_dev, status.st_ino
+
+    def require(self) -> None:
+        """Raises `FolderAway` if it was unmounted, moved or removed since it was claimed."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            raise FolderAway(f"{self.path} is not there") from None
+        if self._pinned is not None and (status.st_dev, status.st_ino) != self._pinned:
+            raise FolderAway(f"{self.path} is not the folder that it was")
