@@ -46,7 +46,8 @@ PROJECTED_CHANNEL = "packtrail_projected"
 # Seconds. A request may ask twice (the second time to learn what became of the first), and
 # its client is told within two seconds.
 REQUEST_PATIENCE = 0.8
-WORK_PATIENCE = 30.0
+WORK_PATIENCE = 5.0
+MAINTENANCE_PATIENCE = 600.0
 CONNECT_TIMEOUT = 1  # a new connection; libpq takes whole seconds
 LOCK_TIMEOUT = 0.6
 RETRY = 1.0  # between tries to connect again, and between looks at a lock
@@ -77,14 +78,9 @@ class BoundedConnection(psycopg.Connection[Any]):
             return result
 
 
-class PatientConnection(BoundedConnection):
-    """The same, for work in the background."""
-
-    patience = WORK_PATIENCE
-
-
-def connection_class(patience: float) -> type[BoundedConnection]:
-    return PatientConnection if patience > REQUEST_PATIENCE else BoundedConnection
+def connection_class(seconds: float) -> type[BoundedConnection]:
+    """Connections that wait for so long."""
+    return type("BoundedConnection", (BoundedConnection,), {"patience": seconds})
 
 
 def options(url: str, patience: float) -> dict[str, Any]:

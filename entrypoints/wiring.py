@@ -29,6 +29,7 @@ from adapters.http.server.server import Server
 from adapters.leadership import Led, Part
 from adapters.postgres import (
     EVENTS_CHANNEL,
+    MAINTENANCE_PATIENCE,
     PROJECTED_CHANNEL,
     REQUEST_PATIENCE,
     WORK_PATIENCE,
@@ -89,7 +90,7 @@ def open_work_store(settings: Settings) -> Store:
         return open_sqlite(settings.sqlite_file)
     url = settings.event_store
     listener = Listener(url, (EVENTS_CHANNEL, PROJECTED_CHANNEL))
-    store = open_postgres(url, listener, WORK_PATIENCE, WORK_CONNECTIONS)
+    store = open_postgres(url, listener, MAINTENANCE_PATIENCE, WORK_CONNECTIONS)
     store.closers.append(listener.close)
     return store
 
