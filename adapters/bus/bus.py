@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import kombu
 
-from adapters.bus.messages import Message
+from adapters.bus.messages import CONTENT_TYPE, Message
 
 logger = logging.getLogger("packtrail.bus")
 
@@ -99,6 +99,21 @@ class Bus(Protocol):
         """Makes consumers of this process that wait for messages look around."""
 
     def close(self) -> None: ...
+
+
+def publish(producer: kombu.Producer, exchange: str, routing_key: str, message: Message) -> None:
+    """Sends a persistent message as it is: it is encoded already."""
+    producer.publish(
+        message.body,
+        exchange=exchange,
+        routing_key=routing_key,
+        content_type=CONTENT_TYPE,
+        content_encoding="utf-8",
+        delivery_mode=2,
+        message_id=message.id,
+        type=message.type,
+        headers=message.headers,
+    )
 
 
 class Consumer:

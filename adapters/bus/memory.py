@@ -22,8 +22,8 @@ import kombu
 from kombu.transport import memory
 from kombu.transport.virtual import BrokerState
 
-from adapters.bus.bus import BINDINGS, EVENTS, Broker
-from adapters.bus.messages import CONTENT_TYPE, Message
+from adapters.bus.bus import BINDINGS, EVENTS, Broker, publish
+from adapters.bus.messages import Message
 
 logger = logging.getLogger("packtrail.bus")
 
@@ -143,17 +143,7 @@ class MemoryBus:
 
     def _publish(self, exchange: str, routing_key: str, message: Message) -> None:
         with self._lock:
-            self._producer.publish(
-                message.body,
-                exchange=exchange,
-                routing_key=routing_key,
-                content_type=CONTENT_TYPE,
-                content_encoding="utf-8",
-                delivery_mode=2,
-                message_id=message.id,
-                type=message.type,
-                headers=message.headers,
-            )
+            publish(self._producer, exchange, routing_key, message)
 
 
 class _Timers:

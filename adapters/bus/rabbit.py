@@ -18,8 +18,8 @@ from typing import Any
 import amqp
 import kombu
 
-from adapters.bus.bus import BINDINGS, EVENTS, Broker, BrokerAway
-from adapters.bus.messages import CONTENT_TYPE, Message
+from adapters.bus.bus import BINDINGS, EVENTS, Broker, BrokerAway, publish
+from adapters.bus.messages import Message
 
 logger = logging.getLogger("packtrail.bus")
 
@@ -242,17 +242,7 @@ class _ConfirmedPublisher:
         for exchange, routing_key, message in messages:
             self._sent += 1
             self._unconfirmed.add(self._sent)
-            self._producer.publish(
-                message.body,
-                exchange=exchange,
-                routing_key=routing_key,
-                content_type=CONTENT_TYPE,
-                content_encoding="utf-8",
-                delivery_mode=2,
-                message_id=message.id,
-                type=message.type,
-                headers=message.headers,
-            )
+            publish(self._producer, exchange, routing_key, message)
 
     def _wait_for_confirms(self) -> None:
         assert self._connection is not None
