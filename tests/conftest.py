@@ -34,6 +34,15 @@ def rabbit() -> Iterator[RabbitServer]:
 
 
 @pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server for one test alone, which may kill it."""
+    server = found(PostgresServer)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 def own_rabbit() -> Iterator[RabbitServer]:
     """A server for one test alone, which may kill it.
 

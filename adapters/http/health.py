@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import falcon
 
+from adapters.http.answers import RETRY_AFTER
 from adapters.http.packages import answer_json
 
 
@@ -68,6 +69,8 @@ class Ready:
                 able = able and not part.essential
             else:
                 parts[name] = {"status": "ok"}
+        if not able:
+            resp.set_header("Retry-After", RETRY_AFTER)
         answer_json(
             resp,
             {"status": "ok" if able else "unavailable", "parts": parts},

@@ -81,18 +81,20 @@ class PostgresServer:
     def kill(self) -> None:
         """kill -9 of the server with all its processes."""
         self._signal(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait(30)
+        self._process = None
 
     def pause(self) -> None:
-        """It hangs: connections stay, and nothing answers."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        """It hangs: connections stay, new ones are made, and nothing answers."""
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def stop(self) -> None:
         if self._process is not None:
+            self._signal(signal.SIGCONT)
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(30)
             self._process = None
@@ -107,5 +109,3 @@ class PostgresServer:
                 os.kill(pid, number)
             except ProcessLookupError:
                 continue
-        self._process.wait(30)
-        self._process = None
