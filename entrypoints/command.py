@@ -22,6 +22,7 @@ from tqdm import tqdm
 from adapters.folders import NotOurFolder
 from adapters.tokens import Scope, Tokens, UnusableSecret, load_secret
 from domain.errors import NewerData
+from entrypoints.dead import add_dead
 from entrypoints.logs import log_to_stderr
 from entrypoints.process import Process
 from entrypoints.settings import SettingError, Settings
@@ -109,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.set_defaults(run=_serve)
     _add_processes(commands)
+    for dead in add_dead(commands):
+        _add_data_dir(dead)
 
     token = commands.add_parser(
         "token",
