@@ -61,6 +61,10 @@ class SourceAppIsDestination(Refusal):
         self.app_guid = app_guid
 
 
+class KeyReused(Refusal):
+    """An idempotency key was sent before, with a request for something else."""
+
+
 class UploadsDisabled(Refusal):
     """An operator has switched uploads off."""
 

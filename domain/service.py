@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 from eventsourcing.application import AggregateNotFoundError, Repository
 from eventsourcing.domain import CanMutateAggregate
@@ -15,7 +15,7 @@ from eventsourcing.persistence import (
     OperationalError,
 )
 
-from domain.errors import NothingRecorded, PackageNotFound, Refusal
+from domain.errors import KeyReused, NothingRecorded, PackageNotFound, Refusal
 from domain.package import (
     Cause,
     Digests,
@@ -27,6 +27,8 @@ from domain.package import (
     StoredBits,
 )
 from domain.ports import EventLog
+
+_KEYS = UUID("7e0e8b5a-0b5a-4c58-9a53-3c4f1f0a9d11")  # the name space of idempotency keys
 
 
 def new_guid() -> str:
@@ -61,12 +63,64 @@ class PackageService:
         self._packages: Repository[str] = Repository(events)
         self._new_guid = new_guid
 
-    def create(self, app_guid: str, type: PackageType, url: str | None, by: Cause) -> Committed:
-        return self._save(Package.create(self._new_guid(), app_guid, type, url, by))
+    def create(
+        self,
+        app_guid: str,
+        type: PackageType,
+        url: str | None,
+        by: Cause,
+        key: str | None = None,
+    ) -> Committed:
+        """With a `key` that its actor sent before, what was created then. Raises `KeyReused`."""
 
-    def copy(self, source_guid: str, app_guid: str, by: Cause) -> Committed:
-        source = self.get(source_guid)
-        return self._save(Package.copy(source, self._new_guid(), app_guid, by))
+        def begin(guid: str) -> Package:
+            return Package.create(guid, app_guid, type, url, by)
+
+        def same(first: Package) -> bool:
+            wanted = begin(first.guid)
+            return first.source_guid is None and (first.app_guid, first.type, first.url) == (
+                wanted.app_guid,
+                wanted.type,
+                wanted.url,
+            )
+
+        return self._begin(begin, same, by, key)
+
+    def copy(self, source_guid: str, app_guid: str, by: Cause, key: str | None = None) -> Committed:
+        """With a `key` that its actor sent before, what was created then. Raises `KeyReused`."""
+
+        def begin(guid: str) -> Package:
+            return Package.copy(self.get(source_guid), guid, app_guid, by)
+
+        def same(first: Package) -> bool:
+            return (first.app_guid, first.source_guid) == (app_guid, source_guid)
+
+        return self._begin(begin, same, by, key)
+
+    def _begin(
+        self,
+        begin: Callable[[str], Package],
+        same: Callable[[Package], bool],
+        by: Cause,
+        key: str | None,
+    ) -> Committed:
+        """A new package. Its guid follows from the key, so that the log itself remembers it."""
+        if key is None:
+            return self._save(begin(self._new_guid()))
+        guid = str(uuid5(_KEYS, f"{by.actor}\0{key}"))
+        while True:
+            try:
+                first: Package = self._packages.get(Package.ID_PREFIX + guid, version=1)
+            except AggregateNotFoundError:
+                pass
+            else:
+                if not same(first):
+                    raise KeyReused(f"the key {key!r} was used for another request")
+                return Committed(first, None)
+            try:
+                return self._save(begin(guid))
+            except IntegrityError:
+                continue  # the same request came twice at once, and the other was first
 
     def check_upload(self, guid: str) -> None:
         self.get(guid).check_upload()

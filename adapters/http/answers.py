@@ -124,6 +124,14 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
         errors.SourceAppIsDestination,
         lambda e: unprocessable("Source and destination app cannot be the same"),
     ),
+    (
+        errors.KeyReused,
+        lambda e: unprocessable("Idempotency-Key was used for another request"),
+    ),
+    (
+        faults.BadKey,
+        lambda e: unprocessable("Idempotency-Key must be 1 to 255 visible ASCII characters"),
+    ),
     (errors.NoBitsInForm, lambda e: NO_BITS_IN_FORM),
     (errors.BitsPathInvalid, lambda e: unprocessable("Bits path is invalid")),
     (

@@ -39,6 +39,10 @@ class ReadModelBehind(Exception):
     """The read model lags behind the log: an answer from it might be stale."""
 
 
+class BadKey(Exception):
+    """An Idempotency-Key that is none."""
+
+
 class RangeNotSatisfiable(Exception):
     """A range that begins behind the last byte."""
 

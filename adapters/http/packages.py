@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -9,7 +10,7 @@ import falcon
 import orjson
 
 from adapters.http.answers import JSON_TYPE, pretty_json
-from adapters.http.faults import BodyTooLarge, UnparsableBody
+from adapters.http.faults import BadKey, BodyTooLarge, UnparsableBody
 from adapters.http.freshness import Freshness
 from adapters.http.paging import Paging
 from adapters.tokens import Caller, Scope
@@ -18,6 +19,8 @@ from domain.package import Cause, PackageType, faults_of_new_package
 from domain.service import Committed, PackageService
 from projections.packages import PackageReadModel
 from projections.representation import represent, segment, view_of
+
+_KEY = re.compile(r"[!-~]{1,255}")
 
 
 def cause_of(req: falcon.Request) -> Cause:
@@ -32,6 +35,14 @@ def body_of(req: falcon.Request) -> bytes:
     if cut_off_at is not None:
         raise BodyTooLarge(cut_off_at)
     return bytes(req.bounded_stream.read())
+
+
+def idempotency_key(req: falcon.Request) -> str | None:
+    """The key by which a request can be told from its repetition. Raises `BadKey`."""
+    key = req.get_header("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise BadKey
+    return key
 
 
 def answer_json(resp: falcon.Response, value: Any, status: str = falcon.HTTP_200) -> None:
@@ -95,10 +106,11 @@ class PackagesOfApp:
         query = parse_qs(req.query_string, keep_blank_values=True)
         if "source_package_guid" in query:
             source = query["source_package_guid"][-1]
-            committed = self._commands.packages.copy(source, guid, by)
+            committed = self._commands.packages.copy(source, guid, by, idempotency_key(req))
         else:
             type, url = _new_package(req, guid)
-            committed = self._commands.packages.create(guid, type, url, by)
+            key = idempotency_key(req)
+            committed = self._commands.packages.create(guid, type, url, by, key)
         self._commands.answer(resp, committed, falcon.HTTP_201)
 
 

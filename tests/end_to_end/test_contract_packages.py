@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 
-from tests.support.service import Client, Service, bearer
+from tests.support.service import Client, Service, bearer, token
 from tests.support.waiting import eventually
 from tests.support.zips import random_zip, sha1, sha256, zip_of
 
@@ -525,3 +526,54 @@ def test_conditions_are_heard(client: Client, ready: str) -> None:
     assert client.http.get(url, headers={"If-None-Match": "*"}).status_code == 304
     both = client.http.get(url, headers=part | {"If-None-Match": etag})
     assert both.status_code == 304
+
+
+def test_a_create_can_be_repeated_by_its_key(own_service: Service) -> None:
+    """The same answer to the byte, whatever happened since, and after a restart; one package."""
+    with own_service as service:
+        client = service.client()
+        headers = {"Idempotency-Key": "push-17"}
+
+        def create(**changes: Any) -> httpx.Response:
+            request = {"json": {"type": "bits"}, "headers": headers, **changes}
+            return client.http.post("/v3/apps/app-1/packages", **request)
+
+        first = create()
+        assert first.status_code == 201
+        guid = first.json()["guid"]
+        assert client.upload(guid, random_zip(1000)).status_code == 200
+        client.settled(guid)
+        assert create().content == first.content
+        service.kill()
+        service.start()
+        client = service.client()
+        assert (create().status_code, create().content) == (201, first.content)
+        assert client.http.get("/v3/packages").json()["pagination"]["total_results"] == 1
+        other = create(json={"type": "docker", "url": "image"})
+        assert other.status_code == 422
+        assert other.json()["description"].endswith("Idempotency-Key was used for another request")
+        for key in ("", "a b", "x" * 256):
+            assert create(headers={"Idempotency-Key": key}).status_code == 422
+        someone_else = service.client(token=token(user="user-2"))
+        theirs = someone_else.http.post(
+            "/v3/apps/app-1/packages", json={"type": "bits"}, headers=headers
+        )
+        assert theirs.json()["guid"] != guid
+
+
+def test_a_copy_can_be_repeated_by_its_key(client: Client) -> None:
+    """Also when its source is gone; at once with itself it makes one package."""
+    source = client.push(random_zip(1000))["guid"]
+
+    def copy(app: str = "app-2") -> httpx.Response:
+        return client.http.post(
+            f"/v3/apps/{app}/packages", params={"source_package_guid": source},
+            headers={"Idempotency-Key": f"copy-{source}"},
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = {response.content for response in pool.map(lambda _: copy(), range(4))}
+    assert len(answers) == 1
+    assert client.http.delete(f"/v3/packages/{source}").status_code == 204
+    assert copy().content in answers
+    assert copy(app="app-3").status_code == 422
