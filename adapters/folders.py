@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from adapters.bits import sync_folder
+from domain.errors import StoreAway
 
 
 class NotOurFolder(Exception):
     """A folder holds the bits of another log, or something else."""
 
 
-class FolderAway(OSError):
-    """A folder is not there, or not the one that it was: what is in it can't be said."""
+class FolderAway(StoreAway):
+    """A folder is not there, or not the one that it was."""
 
 
 class BitsFolder:
@@ -54,3 +56,9 @@ class BitsFolder:
             raise FolderAway(f"{self.path} is not there") from None
         if self._pinned is not None and (status.st_dev, status.st_ino) != self._pinned:
             raise FolderAway(f"{self.path} is not the folder that it was")
+
+    def check(self) -> None:
+        """Raises `FolderAway`, or `PermissionError` if it can't be written to."""
+        self.require()
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise PermissionError(f"{self.path} can't be written to")

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
-from adapters.blob_store.local import LocalBlobs
-from adapters.staging.local import LocalStaging, guid_in
+from adapters.staging.local import guid_in
 from domain.errors import PackageNotFound
 from domain.package import Package
 from domain.ports import EventLog
@@ -30,11 +30,27 @@ CATCH_UP = 60.0  # seconds that a sweep waits for the read models
 BATCH = 1000
 
 
+class SweptStaging(Protocol):
+    def names(self, older_than: float) -> Iterator[str]: ...
+
+    def name_of(self, uri: str) -> str: ...
+
+    def remove(self, name: str) -> None: ...
+
+
+class SweptBlobs(Protocol):
+    def keys(self, older_than: float) -> Iterator[str]: ...
+
+    def clear_incoming(self, older_than: float) -> None: ...
+
+    def delete(self, key: str) -> None: ...
+
+
 class Sweep:
     def __init__(
         self,
-        staging: LocalStaging,
-        blobs: LocalBlobs,
+        staging: SweptStaging,
+        blobs: SweptBlobs,
         packages: PackageReadModel,
         work: WorkReadModel,
         progress: Progress,

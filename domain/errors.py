@@ -102,6 +102,10 @@ class NewerData(Exception):
     """Something stored was written by a later version of the program than this one."""
 
 
+class StoreAway(OSError):
+    """Staging or the blob store can't be reached: what is in it can't be said."""
+
+
 class BitsAtFault(Exception):
     """The bits themselves are wrong; the message is a sentence for the client."""
 

@@ -38,7 +38,8 @@ settings (environment variables):
   PACKTRAIL_EVENT_STORE       sqlite:///<data>/packtrail.db  the log; read models live beside it;
                               or postgresql://…
   PACKTRAIL_BROKER            memory://                    inside this process; or amqp://…
-  PACKTRAIL_BLOB_STORE        file://<data>/blobs          where stored bits are kept
+  PACKTRAIL_BLOB_STORE        file://<data>/blobs          where stored bits are kept; or
+                              s3://bucket/prefix, with the usual AWS_* variables
   PACKTRAIL_UPLOAD_DIR        <data>/uploads               the only place bits_path may point into
   PACKTRAIL_MAX_PACKAGE_SIZE  1073741824                   bytes, uploaded and unpacked
   PACKTRAIL_JWT_SECRET        made at first start, in <data>/jwt.secret

@@ -13,6 +13,7 @@ T = TypeVar("T")
 PREFIX = "PACKTRAIL_"
 SQLITE = "sqlite:///"
 MEMORY = "memory://"
+FILE = "file://"
 
 
 class SettingError(Exception):
@@ -43,7 +44,7 @@ class Settings:
     listen: Listen
     event_store: str  # a URL: sqlite:///… or postgresql://…
     broker: str  # a URL: memory:// or amqp://…
-    blob_dir: Path
+    blob_store: str  # a URL: file:///… or s3://…
     upload_dir: Path
     max_package_size: int
     jwt_secret: str | None
@@ -73,6 +74,13 @@ class Settings:
             )  # fmt: skip
 
     @property
+    def blob_dir(self) -> Path | None:
+        """The folder of the local blob store; None where it is a bucket."""
+        if not self.blob_store.startswith(FILE):
+            return None
+        return Path(self.blob_store.removeprefix(FILE))
+
+    @property
     def staging_dir(self) -> Path:
         return self.data_dir / "staging"
 
@@ -91,7 +99,7 @@ class Settings:
             listen=read.of("LISTEN", "127.0.0.1:8080", _listen),
             event_store=read.of("EVENT_STORE", f"{SQLITE}{data_dir / 'packtrail.db'}", _store),
             broker=read.of("BROKER", MEMORY, _broker),
-            blob_dir=read.of("BLOB_STORE", f"file://{data_dir / 'blobs'}", _file_url),
+            blob_store=read.of("BLOB_STORE", f"{FILE}{data_dir / 'blobs'}", _blob_store),
             upload_dir=upload_dir,
             max_package_size=read.of("MAX_PACKAGE_SIZE", str(1 << 30), _positive),
             jwt_secret=read.of("JWT_SECRET", "", _secret),
@@ -168,10 +176,14 @@ def _store(value: str) -> str:
     return value
 
 
-def _file_url(value: str) -> Path:
-    if not value.startswith("file:///"):
-        raise _Invalid("a local folder, such as file:///var/lib/packtrail/blobs")
-    return Path(value.removeprefix("file://"))
+def _blob_store(value: str) -> str:
+    is_bucket = re.match("s3://[^/]", value)
+    if not value.startswith(f"{FILE}/") and not is_bucket:
+        raise _Invalid(
+            "a local folder, such as file:///var/lib/packtrail/blobs, or a bucket, such as "
+            "s3://bucket/prefix"
+        )
+    return value
 
 
 def _broker(value: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import resource
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,13 +12,13 @@ from typing import Any
 from waitress.adjustments import Adjustments
 
 from adapters.blob_store.local import LocalBlobs
+from adapters.blob_store.s3 import S3Blobs
 from adapters.bus.bus import Bus
 from adapters.bus.memory import MemoryBus
 from adapters.bus.rabbit import RabbitBus
 from adapters.bus.redispatch import Redispatcher
 from adapters.bus.relay import Relay, RelayPosition
 from adapters.bus.work import Worker
-from adapters.folders import BitsFolder
 from adapters.http.admission import UploadAdmission, UploadRules
 from adapters.http.app import create_app
 from adapters.http.authentication import Authenticator
@@ -27,6 +26,7 @@ from adapters.http.freshness import Freshness
 from adapters.http.health import Part as ReadyPart
 from adapters.http.server.server import Server
 from adapters.leadership import Led, Part
+from adapters.object_store import Bucket
 from adapters.postgres import (
     EVENTS_CHANNEL,
     MAINTENANCE_PATIENCE,
@@ -37,6 +37,7 @@ from adapters.postgres import (
     Listener,
 )
 from adapters.staging.local import LocalStaging
+from adapters.staging.s3 import S3Staging
 from adapters.store import Store, open_postgres, open_sqlite, projections
 from adapters.sweep import Sweep
 from adapters.tokens import Tokens, load_or_make_secret
@@ -95,14 +96,24 @@ def open_work_store(settings: Settings) -> Store:
     return store
 
 
+def _bits_stores(
+    settings: Settings,
+) -> tuple[LocalStaging | S3Staging, LocalBlobs | S3Blobs]:
+    if settings.blob_dir is None:
+        bucket = Bucket(settings.blob_store)
+        folder = settings.data_dir / "receiving"
+        return S3Staging(bucket, folder, settings.upload_dir), S3Blobs(bucket)
+    staging = LocalStaging(settings.staging_dir, settings.upload_dir)
+    return staging, LocalBlobs(settings.blob_dir, staging)
+
+
 class Wiring:
     """Makes the parts of a process out of settings. Raises `DataDirInUse`; `OSError`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._closers: list[Callable[[], None]] = []
-        self._staging = LocalStaging(settings.staging_dir, settings.upload_dir)
-        self._blobs = LocalBlobs(settings.blob_dir, self._staging)
+        self._staging, self._blobs = _bits_stores(settings)
         self._relay_failed: Callable[[], bool] = lambda: False
         self._listener: Listener | None = None
         if settings.sqlite_file is not None:
@@ -221,7 +232,7 @@ class Wiring:
             packages=store.packages,
             read_model=PackageReadModel(store.reader),
             freshness=freshness,
-            staging=self._staging,
+            intake=self._staging,
             blobs=self._blobs,
             rules=rules,
             parts=self._ready_parts(store, freshness),
@@ -236,14 +247,6 @@ class Wiring:
             if store.breaker.is_away:
                 raise ConnectionError("the log could not be written to, the last time")
 
-        def folder(place: BitsFolder) -> Callable[[], None]:
-            def check() -> None:
-                place.require()
-                if not os.access(place.path, os.W_OK | os.X_OK):
-                    raise PermissionError(f"{place.path} can't be written to")
-
-            return check
-
         def broker() -> None:
             if self._relay_failed():
                 raise ConnectionError("the last events could not be published")
@@ -251,8 +254,8 @@ class Wiring:
         return {
             "event_store": ReadyPart(event_store, essential=True),
             "read_models": ReadyPart(freshness.require, essential=True),
-            "staging": ReadyPart(folder(self._staging.place), essential=True),
-            "blob_store": ReadyPart(folder(self._blobs.place), essential=False),
+            "staging": ReadyPart(self._staging.check, essential=True),
+            "blob_store": ReadyPart(self._blobs.check, essential=False),
             "broker": ReadyPart(broker, essential=False),
         }
 

@@ -11,6 +11,7 @@ import pytest
 from tests.support.postgres import PostgresServer
 from tests.support.programs import Missing
 from tests.support.rabbit import RabbitServer
+from tests.support.s3 import S3Server
 
 T = TypeVar("T")
 
@@ -50,6 +51,14 @@ def own_rabbit() -> Iterator[RabbitServer]:
     survive kill -9 in RabbitMQ 3.10.
     """
     server = found(RabbitServer)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    server = S3Server()
     server.start()
     yield server
     server.stop()

@@ -68,6 +68,14 @@ class LocalBlobs:
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
 
+    def link(self, key: str) -> str | None:
+        """None: clients get the blob through the API."""
+        return None
+
+    def check(self) -> None:
+        """Raises `StoreAway`, or `PermissionError`, if nothing can be stored."""
+        self.place.check()
+
     def keys(self, older_than: float) -> Iterator[str]:
         """The keys of blobs made before `older_than` (seconds since the epoch).
 

@@ -14,7 +14,7 @@ from adapters.http.authentication import Authenticator
 from adapters.http.faults import BodyTooLarge, UnknownRequest
 from adapters.http.server.body import SmallBody, UploadBody
 from adapters.http.server.parser import SMALL_BODY, Admitted, Refused, RequestHead
-from adapters.staging.local import LocalStaging
+from adapters.staging.intake import Intake
 from adapters.tokens import Caller, Scope
 from domain.errors import NoBitsInForm, UploadsDisabled, UploadTooLarge
 from domain.service import PackageService
@@ -61,12 +61,12 @@ class UploadAdmission:
         self,
         authenticator: Authenticator,
         packages: PackageService,
-        staging: LocalStaging,
+        intake: Intake,
         rules: UploadRules,
     ) -> None:
         self._authenticator = authenticator
         self._packages = packages
-        self._staging = staging
+        self._intake = intake
         self._rules = rules
 
     def concerns(self, head: RequestHead) -> bool:
@@ -101,7 +101,7 @@ class UploadAdmission:
         small = head.declared_length is not None and head.declared_length <= SMALL_BODY
         if head.expects_continue or not small:
             self._packages.check_upload(guid)
-        return UploadBody(self._staging.create(guid), max_size, FORM_OVERHEAD)
+        return UploadBody(self._intake.create(guid), max_size, FORM_OVERHEAD)
 
 
 def segment_of(encoded: str) -> str:

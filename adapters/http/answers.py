@@ -86,6 +86,9 @@ UNKNOWN_ERROR = ErrorAnswer(500, 10001, "UnknownError", "An unknown error occurr
 DATABASE_ERROR = ErrorAnswer(
     503, 10011, "CF-DatabaseError", "Database error", {"Retry-After": RETRY_AFTER}
 )
+STORE_AWAY = ErrorAnswer(
+    503, 10001, "UnknownError", "The store for bits is away.", {"Retry-After": RETRY_AFTER}
+)
 NO_ROOM = ErrorAnswer(507, 10001, "UnknownError", "There is no room to store the upload.")
 NO_BITS_IN_FORM = unprocessable("Bits path An application zip file must be uploaded")
 TYPE_MUST_BE_BITS = unprocessable("Package type must be bits.")
@@ -143,6 +146,7 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
         lambda e: unprocessable(f"The body is larger than {e.limit} bytes, the limit", 413),
     ),
     (errors.NoRoomForUpload, lambda e: NO_ROOM),
+    (errors.StoreAway, lambda e: STORE_AWAY),
     (errors.NewerData, lambda e: DATABASE_ERROR),
     (PersistenceError, lambda e: DATABASE_ERROR),
     (SQLAlchemyError, lambda e: DATABASE_ERROR),

@@ -27,7 +27,7 @@ from adapters.http.freshness import Freshness
 from adapters.http.health import Alive, Part, Ready, Root
 from adapters.http.packages import AllPackages, Commands, OnePackage, PackagesOfApp, Queries
 from adapters.http.upload import Upload
-from adapters.staging.local import LocalStaging
+from adapters.staging.intake import Intake
 from domain.service import PackageService
 from projections.packages import PackageReadModel
 
@@ -86,7 +86,7 @@ def create_app(
     packages: PackageService,
     read_model: PackageReadModel,
     freshness: Freshness,
-    staging: LocalStaging,
+    intake: Intake,
     blobs: Blobs,
     rules: UploadRules,
     parts: Mapping[str, Part],
@@ -101,7 +101,7 @@ def create_app(
     app.add_route("/readyz", Ready(parts))
     app.add_route("/v3/packages", AllPackages(queries))
     app.add_route("/v3/packages/{guid}", OnePackage(commands, queries))
-    app.add_route("/v3/packages/{guid}/upload", Upload(commands, staging, rules))
+    app.add_route("/v3/packages/{guid}/upload", Upload(commands, intake, rules))
     app.add_route("/v3/packages/{guid}/download", Download(queries, blobs))
     app.add_route("/v3/apps/{guid}/packages", PackagesOfApp(commands, queries))
     app.add_error_handler(Exception, _answer_error)

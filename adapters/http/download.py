@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import re
 from typing import Protocol
-from urllib.parse import quote
 
 import falcon
 
 from adapters.bits import FileBits
+from adapters.http.disposition import attachment
 from adapters.http.faults import RangeNotSatisfiable
 from adapters.http.packages import Queries
 from adapters.tokens import Scope
 from domain.errors import PackageNotFound, PackageNotReady, PackageTypeNotBits
 from domain.package import PackageState, PackageType
+from domain.ports import Bits
 
 _RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII)
 
 
 class Blobs(Protocol):
-    def open(self, key: str) -> FileBits: ...
+    """A blob store: clients download from it where it gives links, and from here else."""
+
+    def link(self, key: str) -> str | None: ...
+
+    def open(self, key: str) -> Bits: ...
 
 
 class Download:
@@ -44,7 +49,14 @@ class Download:
         if _matches(req.get_header("If-None-Match"), etag):
             resp.status = falcon.HTTP_304
             return
+        link = self._blobs.link(row.blob_key)
+        if link is not None:
+            resp.status = falcon.HTTP_302
+            resp.set_header("Location", link)
+            resp.delete_header("Accept-Ranges")
+            return
         bits = self._blobs.open(row.blob_key)
+        assert isinstance(bits, FileBits), "blobs without links are files"
         asked = req.get_header("Range")
         if req.get_header("If-Range", default=etag) != etag:
             asked = None
@@ -83,12 +95,6 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     if start >= size:
         raise RangeNotSatisfiable(size)
     return start, end - start + 1
-
-
-def attachment(file_name: str) -> str:
-    """A Content-Disposition with the file's name: plain for old clients, and exact (RFC 6266)."""
-    plain = re.sub(r'[^ !#-\[\]-~]|["\\%]', "_", file_name)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
 
 
 def _matches(if_none_match: str | None, etag: str) -> bool:

@@ -10,9 +10,10 @@ from adapters.http.admission import URLENCODED, UploadRules, form_of
 from adapters.http.multipart import boundary_of, find_bits, plain_file_name
 from adapters.http.packages import Commands, body_of, cause_of
 from adapters.http.server.body import UploadBody
-from adapters.staging.local import LocalStaging
+from adapters.staging.intake import Intake
 from adapters.tokens import Scope
 from domain.errors import NoBitsInForm, UploadTooLarge
+from domain.package import StagedBits
 from domain.service import Committed, surely_not_recorded
 
 
@@ -24,9 +25,9 @@ class Upload:
 
     scopes = {"POST": Scope.WRITE}
 
-    def __init__(self, commands: Commands, staging: LocalStaging, rules: UploadRules) -> None:
+    def __init__(self, commands: Commands, intake: Intake, rules: UploadRules) -> None:
         self._commands = commands
-        self._staging = staging
+        self._intake = intake
         self._rules = rules
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
@@ -46,16 +47,8 @@ class Upload:
         if part.length > self._rules.max_size:
             raise UploadTooLarge(self._rules.max_size)
         self._commands.packages.check_upload(guid)
-        upload.staged.seal()
-        upload.keep()
-        try:
-            return self._commands.packages.start_upload(
-                guid, upload.bits(part.offset, part.length), part.file_name, cause_of(req)
-            )
-        except Exception as error:
-            if surely_not_recorded(error):
-                upload.let_go()
-            raise
+        staged = self._intake.stage(upload.staged, part.offset, part.length, guid, part.file_name)
+        return self._start(req, guid, staged, part.file_name)
 
     def _take_file(self, req: falcon.Request, guid: str) -> Committed:
         """Form 2: a front server has put the bits into the upload directory."""
@@ -68,12 +61,19 @@ class Upload:
         if not path:
             raise NoBitsInForm("the form names no bits_path")
         name = plain_file_name(form.get("bits_name", [""])[-1])
-        with self._staging.find_file(path, self._rules.max_size, guid) as found:
+        with self._intake.find_file(path, self._rules.max_size, guid) as found:
             self._commands.packages.check_upload(guid)
-            staged = found.take(guid)
-            try:
-                return self._commands.packages.start_upload(guid, staged, name, cause_of(req))
-            except Exception as error:
-                if surely_not_recorded(error):
-                    self._staging.release(staged.uri)
-                raise
+            staged = self._intake.take(found, guid, name)
+            committed = self._start(req, guid, staged, name)
+            self._intake.accepted(found)
+        return committed
+
+    def _start(
+        self, req: falcon.Request, guid: str, staged: StagedBits, file_name: str | None
+    ) -> Committed:
+        try:
+            return self._commands.packages.start_upload(guid, staged, file_name, cause_of(req))
+        except Exception as error:
+            if surely_not_recorded(error):
+                self._intake.release(staged.uri)
+            raise

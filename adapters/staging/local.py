@@ -30,6 +30,14 @@ def new_name(guid: str) -> str:
     return f"{uuid4().hex}-{guid}" if _PLAIN.fullmatch(guid) else uuid4().hex
 
 
+def checked_name(uri: str) -> str:
+    """The name that a URI of staged bits tells. Raises `StagedBitsMissing` where it is none."""
+    parts = urlsplit(uri)
+    if parts.scheme != SCHEME or not _NAME.fullmatch(parts.path):
+        raise StagedBitsMissing(f"{uri!r} does not name anything in staging")
+    return parts.path
+
+
 def guid_in(name: str) -> str | None:
     """The guid of the package that a file is for; None if its name does not tell."""
     match = _NAME.fullmatch(name)
@@ -44,6 +52,7 @@ class StagedFile:
         self.uri = f"{SCHEME}:{name}"
         self.path = staging.folder / name
         self.size = 0
+        self.kept = False  # from `stage` on the log may name it
         self._descriptor: int | None = os.open(
             self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
         )
@@ -133,6 +142,21 @@ class FoundFile:
         )
         return StagedBits(f"{SCHEME}:{name}?{consumed}", 0, status.st_size)
 
+    @property
+    def descriptor(self) -> int:
+        return self._descriptor
+
+    @property
+    def size(self) -> int:
+        return self._status.st_size
+
+    def remove(self) -> None:
+        """Removes it, if it is still the file that was found."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            now = self._origin.lstat()
+            if (now.st_dev, now.st_ino) == (self._status.st_dev, self._status.st_ino):
+                self._origin.unlink()
+
     def check_unshared(self, guid: str) -> None:
         """The file has one name, or besides that only those that this package's uploads gave it.
 
@@ -195,6 +219,21 @@ class LocalStaging:
         self.place.require()
         return StagedFile(self, new_name(guid))
 
+    def stage(
+        self, body: StagedFile, offset: int, length: int, guid: str, file_name: str | None
+    ) -> StagedBits:
+        """Makes a received body durable; its bits are a slice of it. Raises `OSError`."""
+        body.seal()
+        body.kept = True
+        return StagedBits(body.uri, offset, length)
+
+    def take(self, found: FoundFile, guid: str, file_name: str | None) -> StagedBits:
+        """Stages a front server's file. Raises `BitsPathInvalid`; `OSError`."""
+        return found.take(guid)
+
+    def accepted(self, found: FoundFile) -> None:
+        """The upload is in the log: `consume` removes the file."""
+
     def find_file(self, bits_path: str, limit: int, guid: str) -> FoundFile:
         """A file that a front server has put into the upload folder for a package.
 
@@ -203,7 +242,7 @@ class LocalStaging:
         origin = self._resolve(bits_path)
         found = FoundFile(self, origin, self._open_regular(origin, bits_path))
         try:
-            if os.fstat(found._descriptor).st_size > limit:
+            if found.size > limit:
                 raise UploadTooLarge(limit)
             found.check_unshared(guid)
         except BaseException:
@@ -212,7 +251,7 @@ class LocalStaging:
         return found
 
     def release(self, uri: str) -> None:
-        """Takes back `FoundFile.take` after a refusal: the file stays where it was found."""
+        """Takes back `stage` or `take` after a refusal: a file stays where it was found."""
         self._path(uri).unlink(missing_ok=True)
 
     def open(self, staged: StagedBits) -> FileBits:
@@ -259,6 +298,10 @@ class LocalStaging:
         self.consume(uri)
         self._path(uri).unlink(missing_ok=True)
 
+    def check(self) -> None:
+        """Raises `StoreAway`, or `PermissionError`, if nothing can be staged."""
+        self.place.check()
+
     def names(self, older_than: float) -> Iterator[str]:
         """The names of the files staged before `older_than` (seconds since the epoch)."""
         with os.scandir(self.folder) as entries:
@@ -279,10 +322,7 @@ class LocalStaging:
         return urlsplit(uri).path
 
     def _path(self, uri: str) -> Path:
-        name = self.name_of(uri)
-        if urlsplit(uri).scheme != SCHEME or not _NAME.fullmatch(name):
-            raise StagedBitsMissing(f"{uri!r} does not name a file in staging")
-        return self.folder / name
+        return self.folder / checked_name(uri)
 
     @staticmethod
     def _consumed(uri: str) -> _Consumed | None:

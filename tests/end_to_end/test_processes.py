@@ -9,10 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from domain.processing import blob_key
 from tests.conftest import found
 from tests.support.cluster import Cluster
 from tests.support.postgres import PostgresServer
 from tests.support.rabbit import RabbitServer
+from tests.support.s3 import S3Server
 from tests.support.waiting import eventually
 from tests.support.zips import random_zip, sha1
 
@@ -56,6 +58,46 @@ def test_the_parts_do_the_job_together(
             becomes_ready(one, guid)
             assert other.get(f"/v3/packages/{guid}/download").content == BITS
         assert {name: cluster.stop(name) for name in names} == dict.fromkeys(names, 0)
+
+
+def test_machines_that_share_a_bucket(
+    tmp_path: Path, postgres: PostgresServer, rabbit: RabbitServer, s3: S3Server
+) -> None:
+    """What one machine has received another one stores and hashes; clients download from it."""
+    rabbit.forget_queues()
+    names = ("api-1", "api-2", "worker-1", "relay-1", "projector-1")
+    settings = {**s3.environment, "PACKTRAIL_BLOB_STORE": s3.new_bucket()}
+    settings["PACKTRAIL_SWEEP_GRACE"] = "1"
+    with Cluster(tmp_path, postgres.new_database(), rabbit.url, settings, apart=True) as cluster:
+        cluster.start(*names)
+        cluster.until_ready("api-1", "api-2")
+        with cluster.client("api-1") as one, cluster.client("api-2") as other:
+            guid, from_file = create(one), create(one)
+            assert upload(one, guid).status_code == 200
+            path = tmp_path / "api-1" / "uploads" / "app.zip"
+            path.write_bytes(BITS)
+            form = {"bits_name": "größe.zip", "bits_path": str(path)}
+            taken = one.post(f"/v3/packages/{from_file}/upload", data=form)
+            assert (taken.status_code, path.exists()) == (200, False)
+            bad = create(one)
+            no_zip = {"bits": ("a.zip", b"no zip")}
+            assert one.post(f"/v3/packages/{bad}/upload", files=no_zip).status_code == 200
+            for ready in (guid, from_file):
+                becomes_ready(other, ready)
+            answer = other.get(f"/v3/packages/{from_file}/download")
+            assert answer.status_code == 302
+            download = httpx.get(answer.headers["Location"])
+            assert download.content == BITS
+            assert "gr%C3%B6%C3%9Fe.zip" in download.headers["Content-Disposition"]
+            copied = other.post("/v3/apps/b/packages", params={"source_package_guid": guid})
+            becomes_ready(one, copied.json()["guid"])
+            eventually(lambda: one.get(f"/v3/packages/{bad}").json()["state"] == "FAILED")
+            assert other.delete(f"/v3/packages/{guid}").status_code == 204
+            bucket = s3.reopen(settings["PACKTRAIL_BLOB_STORE"])
+            left = {blob_key(from_file), blob_key(copied.json()["guid"])}
+            late = time.time() + 60
+            eventually(lambda: set(bucket.list("blobs", late)) == left)
+            eventually(lambda: list(bucket.list("staging", late)) == [])
 
 
 def test_who_stands_by_takes_over(

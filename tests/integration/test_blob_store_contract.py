@@ -9,18 +9,25 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from adapters.bits import FileBits
 from adapters.blob_store.local import LocalBlobs
-from adapters.folders import FolderAway
+from adapters.blob_store.s3 import S3Blobs
+from adapters.folders import FolderAway, NotOurFolder
+from adapters.object_store import PART, Bucket
 from adapters.staging.local import LocalStaging
-from domain.errors import BlobMissing, StagedBitsMissing
+from adapters.staging.s3 import S3Staging
+from domain.errors import BlobMissing, StagedBitsMissing, StoreAway
 from domain.package import StagedBits, StoredBits
 from domain.ports import BlobStore
 from domain.processing import blob_key
+from tests.support.packages import stage
+from tests.support.s3 import S3Server
 
 KEY, OTHER = blob_key("guid-1"), blob_key("guid-2")
 BITS = random.Random(1).randbytes(3 * (1 << 20) + 17)
@@ -31,7 +38,7 @@ class Shelf:
     """A blob store and the staging that it takes bits from."""
 
     blobs: BlobStore
-    stage: Callable[[bytes], StagedBits]
+    stage: Callable[..., StagedBits]
     unstage: Callable[[StagedBits], None]
     staged: Callable[[StagedBits], bytes]
 
@@ -42,32 +49,25 @@ class Shelf:
         return content
 
 
-def local(tmp_path: Path) -> Shelf:
-    staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
+@pytest.fixture(params=["local", "s3"])
+def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+    staging: LocalStaging | S3Staging
+    blobs: LocalBlobs | S3Blobs
+    if request.param == "local":
+        staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
+        blobs = LocalBlobs(tmp_path / "blobs", staging)
+    else:
+        bucket = request.getfixturevalue("s3").bucket()
+        staging = S3Staging(bucket, tmp_path / "receiving", tmp_path / "uploads")
+        blobs = S3Blobs(bucket)
     staging.prepare("identity-1")
-    blobs = LocalBlobs(tmp_path / "blobs", staging)
     blobs.prepare("identity-1")
-
-    def stage(content: bytes) -> StagedBits:
-        file = staging.create("guid-1")
-        file.write(content)
-        file.seal()
-        file.close()
-        return StagedBits(file.uri, 0, len(content))
 
     def staged(where: StagedBits) -> bytes:
         with staging.open(where) as bits:
             return bits.read_at(0, bits.size)
 
-    return Shelf(blobs, stage, lambda where: staging.discard(where.uri), staged)
-
-
-SHELVES: dict[str, Callable[[Path], Shelf]] = {"local": local}
-
-
-@pytest.fixture(params=SHELVES)
-def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
-    return SHELVES[request.param](tmp_path)
+    return Shelf(blobs, partial(stage, staging), lambda where: staging.discard(where.uri), staged)
 
 
 class TestBlobStore:
@@ -82,9 +82,9 @@ class TestBlobStore:
     )
     def test_a_slice_of_a_body_is_stored(self, shelf: Shelf, offset: int, length: int) -> None:
         """The bits alone, not the form around them."""
-        staged = shelf.stage(BITS)
-        slice_ = StagedBits(staged.uri, offset, length)
-        assert shelf.blobs.store(KEY, slice_).size == length
+        bits, end = BITS[offset : offset + length], offset + length
+        staged = shelf.stage(bits, before=BITS[:offset], after=BITS[end:])
+        assert shelf.blobs.store(KEY, staged).size == length
         assert shelf.content(KEY) == BITS[offset : offset + length]
 
     def test_storing_leaves_the_staged_bits(self, shelf: Shelf) -> None:
@@ -157,20 +157,11 @@ class TestBlobStore:
         assert shelf.content(KEY) == content
 
     def test_replacing_a_blob_does_not_change_its_copies(self, shelf: Shelf) -> None:
-        """Nor what somebody reads at the moment."""
+        """Each is a blob of its own."""
         shelf.blobs.store(KEY, shelf.stage(b"before"))
         shelf.blobs.copy(KEY, OTHER)
-        with shelf.blobs.open(KEY) as bits:
-            shelf.blobs.store(KEY, shelf.stage(b"behind"))
-            assert bits.read_at(0, 100) == b"before"
+        shelf.blobs.store(KEY, shelf.stage(b"behind"))
         assert (shelf.content(KEY), shelf.content(OTHER)) == (b"behind", b"before")
-
-    def test_a_reader_keeps_what_it_opened(self, shelf: Shelf) -> None:
-        """A download that runs while the package is deleted is finished."""
-        shelf.blobs.store(KEY, shelf.stage(BITS))
-        with shelf.blobs.open(KEY) as bits:
-            shelf.blobs.delete(KEY)
-            assert b"".join(bytes(chunk) for chunk in bits.chunks()) == BITS
 
     @pytest.mark.parametrize(
         ("offset", "length", "found"),
@@ -187,8 +178,7 @@ class TestBlobStore:
         self, shelf: Shelf, offset: int, length: int, found: bytes
     ) -> None:
         """Fewer at the end, and never what lies behind the bits in a body."""
-        staged = shelf.stage(b"head0123456789tail")
-        shelf.blobs.store(KEY, StagedBits(staged.uri, 4, 10))
+        shelf.blobs.store(KEY, shelf.stage(b"0123456789", before=b"head", after=b"tail"))
         with shelf.blobs.open(KEY) as bits:
             assert bits.read_at(offset, length) == found
             assert bits.size == 10
@@ -217,7 +207,7 @@ class LocalShelf:
     folder: Path
     staging: LocalStaging
     blobs: LocalBlobs
-    stage: Callable[[bytes], StagedBits]
+    stage: Callable[..., StagedBits]
 
     def files(self) -> set[str]:
         return {
@@ -227,10 +217,11 @@ class LocalShelf:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> LocalShelf:
-    shelf = local(tmp_path)
-    assert isinstance(shelf.blobs, LocalBlobs)
     staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
-    return LocalShelf(tmp_path / "blobs", staging, shelf.blobs, shelf.stage)
+    staging.prepare("identity-1")
+    blobs = LocalBlobs(tmp_path / "blobs", staging)
+    blobs.prepare("identity-1")
+    return LocalShelf(tmp_path / "blobs", staging, blobs, partial(stage, staging))
 
 
 class NoLinks(LocalBlobs):
@@ -243,6 +234,14 @@ class NoLinks(LocalBlobs):
 
 class TestLocalBlobs:
     """What only folders promise."""
+
+    def test_a_reader_keeps_what_it_opened(self, folders: LocalShelf) -> None:
+        """A download that runs while the package is deleted, or stored again, is finished."""
+        folders.blobs.store(KEY, folders.stage(BITS))
+        with folders.blobs.open(KEY) as bits:
+            folders.blobs.store(KEY, folders.stage(b"other"))
+            folders.blobs.delete(KEY)
+            assert b"".join(bytes(chunk) for chunk in bits.chunks()) == BITS
 
     def test_a_whole_file_is_linked_and_a_slice_is_copied(self, folders: LocalShelf) -> None:
         """Storing a gigabyte that is a file of its own takes no second gigabyte."""
@@ -348,3 +347,74 @@ def age(path: Path) -> None:
     """Makes a file's content last written a year ago."""
     then = time.time() - 365 * 86_400
     os.utime(path, (then, then))
+
+
+class TestS3Blobs:
+    """What only a bucket promises."""
+
+    @pytest.fixture
+    def bucket(self, s3: S3Server) -> Bucket:
+        return s3.bucket()
+
+    @pytest.fixture
+    def staging(self, bucket: Bucket, tmp_path: Path) -> S3Staging:
+        staging = S3Staging(bucket, tmp_path / "receiving", tmp_path / "uploads")
+        staging.prepare("identity-1")
+        return staging
+
+    def test_clients_download_from_the_bucket(self, bucket: Bucket, staging: S3Staging) -> None:
+        """By a link that needs no token, under the file's name, for a blob and for its copy."""
+        blobs = S3Blobs(bucket)
+        body = staging.create("guid-1")
+        body.write(BITS)
+        staged = staging.stage(body, 0, len(BITS), "guid-1", "größe.zip")
+        body.close()
+        blobs.store(KEY, staged)
+        blobs.copy(KEY, OTHER)
+        for key in (KEY, OTHER):
+            link = blobs.link(key)
+            assert link is not None
+            response = httpx.get(link)
+            assert response.content == BITS
+            assert "gr%C3%B6%C3%9Fe.zip" in response.headers["Content-Disposition"]
+            assert response.headers["Content-Type"] == "application/zip"
+
+    def test_large_bits_travel_in_parts(self, bucket: Bucket, staging: S3Staging) -> None:
+        """And are whole at the other end."""
+        bits = random.Random(2).randbytes(2 * PART + 12345)
+        staged = stage(staging, bits, before=b"head", after=b"tail")
+        with staging.open(staged) as opened:
+            assert b"".join(bytes(chunk) for chunk in opened.chunks()) == bits
+            assert opened.read_at(PART - 5, 10) == bits[PART - 5 : PART + 5]
+
+    def test_a_prefix_belongs_to_one_log(self, bucket: Bucket) -> None:
+        """Another log's is refused: its sweep would remove the first one's bits."""
+        S3Blobs(bucket).prepare("identity-1")
+        S3Blobs(bucket).prepare("identity-1")
+        with pytest.raises(NotOurFolder, match="another log"):
+            S3Blobs(bucket).prepare("identity-2")
+
+    def test_what_is_there_can_be_listed_for_a_sweep(
+        self, bucket: Bucket, staging: S3Staging
+    ) -> None:
+        """Blobs and staged bits older than a moment, and no other objects."""
+        blobs = S3Blobs(bucket)
+        staged = stage(staging, b"x")
+        blobs.store(KEY, staged)
+        bucket.put("blobs/notes", iter([b"x"]), {})
+        assert list(blobs.keys(time.time() + 60)) == [KEY]
+        assert list(blobs.keys(time.time() - 60)) == []
+        name = staging.name_of(staged.uri)
+        assert list(staging.names(time.time() + 60)) == [name]
+        staging.remove(name)
+        assert list(staging.names(time.time() + 60)) == []
+
+    def test_a_store_that_is_away_says_nothing_of_its_bits(self) -> None:
+        """It is not as if they were lost: it is waited for."""
+        server = S3Server()
+        server.start()
+        blobs = S3Blobs(server.bucket())
+        server.stop()
+        for act in (lambda: blobs.open(KEY), lambda: blobs.copy(KEY, OTHER), blobs.check):
+            with pytest.raises(StoreAway):
+                act()

@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from adapters.folders import FolderAway, NotOurFolder
 from adapters.staging.local import LocalStaging
+from adapters.staging.s3 import S3Staging
 from domain.errors import BitsPathInvalid, StagedBitsMissing, UploadTooLarge
 from domain.package import StagedBits
 from domain.ports import Staging
-from tests.support.packages import take_file
+from tests.support.packages import stage, take_file
 
 LIMIT = 1 << 20
 
@@ -26,7 +28,7 @@ class Desk:
     """A staging, and how bits get into it."""
 
     staging: Staging
-    stage: Callable[[bytes], StagedBits]
+    stage: Callable[..., StagedBits]
 
     def content(self, staged: StagedBits) -> bytes:
         with self.staging.open(staged) as bits:
@@ -35,26 +37,16 @@ class Desk:
         return content
 
 
-def local(tmp_path: Path) -> Desk:
-    staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
-    staging.prepare("identity-1")
-
-    def stage(content: bytes) -> StagedBits:
-        file = staging.create("guid-1")
-        file.write(content)
-        file.seal()
-        file.close()
-        return StagedBits(file.uri, 0, len(content))
-
-    return Desk(staging, stage)
-
-
-DESKS: dict[str, Callable[[Path], Desk]] = {"local": local}
-
-
-@pytest.fixture(params=DESKS)
+@pytest.fixture(params=["local", "s3"])
 def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Desk:
-    return DESKS[request.param](tmp_path)
+    staging: LocalStaging | S3Staging
+    if request.param == "local":
+        staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
+    else:
+        bucket = request.getfixturevalue("s3").bucket()
+        staging = S3Staging(bucket, tmp_path / "receiving", tmp_path / "uploads")
+    staging.prepare("identity-1")
+    return Desk(staging, partial(stage, staging))
 
 
 class TestStaging:
@@ -65,8 +57,7 @@ class TestStaging:
 
     def test_a_slice_is_read_alone(self, desk: Desk) -> None:
         """Not what is before and behind it in the body."""
-        whole = desk.stage(b"head0123456789tail")
-        slice_ = StagedBits(whole.uri, 4, 10)
+        slice_ = desk.stage(b"0123456789", before=b"head", after=b"tail")
         assert desk.content(slice_) == b"0123456789"
         with desk.staging.open(slice_) as bits:
             assert (bits.size, bits.read_at(8, 100), bits.read_at(0, 2)) == (10, b"89", b"01")
@@ -85,13 +76,6 @@ class TestStaging:
         desk.staging.discard(staged.uri)
         with pytest.raises(StagedBitsMissing):
             desk.staging.open(staged)
-
-    def test_whoever_reads_keeps_what_is_discarded(self, desk: Desk) -> None:
-        """Work that runs is not disturbed."""
-        staged = desk.stage(b"x")
-        with desk.staging.open(staged) as bits:
-            desk.staging.discard(staged.uri)
-            assert bits.read_at(0, 1) == b"x"
 
     @pytest.mark.parametrize(
         "uri", ["", "staging:", "staging:../secret", "staging:/etc/passwd", "file:///etc/passwd"]
@@ -400,6 +384,13 @@ class TestTakingFiles:
 
 class TestLocalStaging:
     """What only a folder promises."""
+
+    def test_whoever_reads_keeps_what_is_discarded(self, folders: Folders) -> None:
+        """Work that runs is not disturbed."""
+        staged = stage(folders.staging, b"x")
+        with folders.staging.open(staged) as bits:
+            folders.staging.discard(staged.uri)
+            assert bits.read_at(0, 1) == b"x"
 
     def test_an_abandoned_file_leaves_nothing(self, folders: Folders) -> None:
         """A body that never came to its end."""

@@ -27,7 +27,10 @@ class Cluster:
         event_store: str,
         broker: str,
         settings: Mapping[str, str] | None = None,
+        apart: bool = False,
     ) -> None:
+        """`apart`: each process has a data folder of its own, as on different machines."""
+        self._apart = apart
         self.folder = folder
         self.data_dir = folder / "data"
         self._settings = {
@@ -43,7 +46,8 @@ class Cluster:
     def environment(self, name: str) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("PACKTRAIL_")}
         port = self._ports.setdefault(name, free_port())
-        return {**clean, **self._settings, "PACKTRAIL_LISTEN": f"127.0.0.1:{port}"}
+        own = {"PACKTRAIL_DATA_DIR": str(self.folder / name)} if self._apart else {}
+        return {**clean, **self._settings, **own, "PACKTRAIL_LISTEN": f"127.0.0.1:{port}"}
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from adapters.event_store.log import RecordedLog
+from adapters.staging.intake import Intake
 from adapters.staging.local import LocalStaging
 from adapters.store import Store, open_sqlite
 from domain.package import Cause, Digests, Fault, Package, PackageType, StagedBits, StoredBits
@@ -67,6 +68,17 @@ def expire(package: Package) -> None:
 
 def delete(package: Package) -> None:
     package.delete(BY)
+
+
+def stage(
+    staging: Intake, content: bytes, before: bytes = b"", after: bytes = b"", guid: str = "guid-1"
+) -> StagedBits:
+    """Stages bits that came as a slice of a body."""
+    body = staging.create(guid)
+    body.write(before + content + after)
+    staged = staging.stage(body, len(before), len(content), guid, "app.zip")
+    body.close()
+    return staged
 
 
 def take_file(

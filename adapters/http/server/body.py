@@ -8,20 +8,17 @@ from waitress.buffers import OverflowableBuffer
 
 from adapters.http.faults import BodyTooLarge
 from domain.errors import UploadTooLarge
-from domain.package import StagedBits
 
 
 class StagedBody(Protocol):
-    """A body that was received into staging: written, sealed, or abandoned."""
+    """A body that is received into staging: it is written, and then kept or abandoned."""
 
-    uri: str
     size: int
+    kept: bool
 
     def write(self, data: bytes | memoryview) -> None: ...
 
     def read_at(self, offset: int, length: int) -> bytes: ...
-
-    def seal(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -31,8 +28,7 @@ class StagedBody(Protocol):
 class UploadBody:
     """The buffer of an upload (waitress's buffer seam): each piece goes to staging at once.
 
-    Whoever handles the request takes the body with `keep`; if nobody did, it is removed
-    when the request is closed.
+    If nobody has staged it when the request is closed, it is removed.
     """
 
     def __init__(self, staged: StagedBody, max_size: int, overhead: int) -> None:
@@ -40,7 +36,6 @@ class UploadBody:
         self.staged = staged
         self._max_size = max_size
         self._overhead = overhead
-        self._kept = False
 
     def check(self, count: int) -> None:
         """Whether there is room for `count` bytes more. Raises `UploadTooLarge`."""
@@ -52,19 +47,8 @@ class UploadBody:
         self.check(len(data))
         self.staged.write(data)
 
-    def bits(self, offset: int, length: int) -> StagedBits:
-        return StagedBits(self.staged.uri, offset, length)
-
-    def keep(self) -> None:
-        """From here on the log may name the body: only the sweep may remove it."""
-        self._kept = True
-
-    def let_go(self) -> None:
-        """The upload was refused: nothing names the body."""
-        self._kept = False
-
     def close(self) -> None:
-        if self._kept:
+        if self.staged.kept:
             self.staged.close()
         else:
             self.staged.abandon()

@@ -7,7 +7,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from adapters.http.download import attachment, byte_range
+from adapters.http.disposition import attachment
+from adapters.http.download import byte_range
 from adapters.http.faults import RangeNotSatisfiable
 
 

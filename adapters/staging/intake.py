@@ -1,0 +1,36 @@
+"""What the HTTP API needs of staging: to take bits in."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from adapters.http.server.body import StagedBody
+from adapters.staging.local import FoundFile
+from domain.package import StagedBits
+
+
+class Intake(Protocol):
+    """Staging that takes bits in; every adapter passes the same tests. May raise `OSError`."""
+
+    def create(self, guid: str) -> StagedBody:
+        """Where the body of an upload to a package is written to."""
+
+    def stage(
+        self, body: Any, offset: int, length: int, guid: str, file_name: str | None
+    ) -> StagedBits:
+        """Makes the bits durable that are a slice of a body that `create` has made."""
+
+    def find_file(self, bits_path: str, limit: int, guid: str) -> FoundFile:
+        """A file that a front server has put into the upload folder.
+
+        Raises `BitsPathInvalid`; `UploadTooLarge`.
+        """
+
+    def take(self, found: FoundFile, guid: str, file_name: str | None) -> StagedBits:
+        """Makes the bits of such a file durable. Raises `BitsPathInvalid`."""
+
+    def accepted(self, found: FoundFile) -> None:
+        """The log names the bits that were taken from the file."""
+
+    def release(self, uri: str) -> None:
+        """Nothing names the bits: the upload was refused. A front server's file stays."""

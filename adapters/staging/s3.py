@@ -1,0 +1,152 @@
+"""Staging in a bucket: received bits are there before the answer leaves, whatever machine dies.
+
+A body is received into a file without a name first, because its size may be unknown and its bits
+are found in it when it is whole; that file goes with its process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from adapters.http.disposition import attachment
+from adapters.object_store import PART, Bucket, ObjectBits
+from adapters.staging.local import SCHEME, FoundFile, LocalStaging, checked_name, new_name
+from domain.errors import StagedBitsMissing
+from domain.package import StagedBits
+
+PREFIX = "staging"
+
+
+class ReceivedFile:
+    """A body on its way in: a file that nobody else sees."""
+
+    def __init__(self, folder: Path) -> None:
+        self.size = 0
+        self.kept = False
+        self._descriptor: int | None = os.open(
+            folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600
+        )
+
+    @property
+    def descriptor(self) -> int:
+        assert self._descriptor is not None, "the received file is closed"
+        return self._descriptor
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Appends; raises `OSError` (a full disk, say)."""
+        view = memoryview(data)
+        while view:
+            count = os.write(self.descriptor, view)
+            self.size += count
+            view = view[count:]
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return os.pread(self.descriptor, length, offset)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def abandon(self) -> None:
+        self.close()
+
+
+class S3Staging:
+    """A `Staging` (see `domain.ports`) that also takes bits in; `folder` is for receiving."""
+
+    def __init__(self, bucket: Bucket, folder: Path, upload_folder: Path) -> None:
+        self._bucket = bucket
+        self._folder = folder
+        self._files = LocalStaging(folder, upload_folder)
+
+    def prepare(self, identity: str) -> None:
+        """Makes the folders, marks the bucket. Raises `NotOurFolder`; `OSError`."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files.upload_folder.mkdir(parents=True, exist_ok=True)
+        self._bucket.claim(identity)
+
+    def create(self, guid: str) -> ReceivedFile:
+        return ReceivedFile(self._folder)
+
+    def stage(
+        self, body: ReceivedFile, offset: int, length: int, guid: str, file_name: str | None
+    ) -> StagedBits:
+        """Puts a slice of a received body into the bucket. Raises `StoreAway`; `OSError`."""
+        return self._put(body.descriptor, offset, length, guid, file_name)
+
+    def find_file(self, bits_path: str, limit: int, guid: str) -> FoundFile:
+        return self._files.find_file(bits_path, limit, guid)
+
+    def take(self, found: FoundFile, guid: str, file_name: str | None) -> StagedBits:
+        """Puts a front server's file into the bucket. Raises `StoreAway`; `OSError`."""
+        return self._put(found.descriptor, 0, found.size, guid, file_name)
+
+    def accepted(self, found: FoundFile) -> None:
+        """The upload is in the log: its file may go; workers on other machines can't reach it."""
+        found.remove()
+
+    def release(self, uri: str) -> None:
+        self._bucket.delete(self.key_of(uri))
+
+    def open(self, staged: StagedBits) -> ObjectBits:
+        try:
+            return self._bucket.open(self.key_of(staged.uri))
+        except FileNotFoundError:
+            raise StagedBitsMissing(f"{staged.uri} is not in the bucket") from None
+
+    def make_private(self, uri: str) -> None:
+        """They are: the bucket is written to by nobody else."""
+
+    def consume(self, uri: str) -> None:
+        """Nothing: the API has done it."""
+
+    def discard(self, uri: str) -> None:
+        self._bucket.delete(self.key_of(uri))
+
+    def names(self, older_than: float) -> Iterator[str]:
+        """The names of what was staged before `older_than` (seconds since the epoch)."""
+        return self._bucket.list(PREFIX, older_than)
+
+    def remove(self, name: str) -> None:
+        self._bucket.delete(f"{PREFIX}/{name}")
+
+    def check(self) -> None:
+        self._bucket.check()
+
+    @staticmethod
+    def name_of(uri: str) -> str:
+        return urlsplit(uri).path
+
+    @staticmethod
+    def key_of(uri: str) -> str:
+        """The object that a URI names. Raises `StagedBitsMissing` where it names none."""
+        return f"{PREFIX}/{checked_name(uri)}"
+
+    def _put(
+        self, descriptor: int, offset: int, length: int, guid: str, file_name: str | None
+    ) -> StagedBits:
+        name = new_name(guid)
+        self._bucket.put(
+            f"{PREFIX}/{name}",
+            _pieces(descriptor, offset, length),
+            {
+                # signed links can't carry it: it is kept with the object, and copied with it
+                "Content-Disposition": attachment(file_name or f"{guid}.zip"),
+                "Content-Type": "application/zip",
+            },
+        )
+        return StagedBits(f"{SCHEME}:{name}", 0, length)
+
+
+def _pieces(descriptor: int, offset: int, length: int) -> Iterator[bytes]:
+    while length:
+        piece = os.pread(descriptor, min(PART, length), offset)
+        if not piece:
+            raise OSError(f"the file ends {length} bytes too early")
+        yield piece
+        offset += len(piece)
+        length -= len(piece)
