@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sqlite3
 import sys
 import threading
@@ -24,6 +25,7 @@ from adapters.tokens import Scope, Tokens, UnusableSecret, load_secret
 from domain.errors import NewerData
 from entrypoints.dead import add_dead
 from entrypoints.logs import log_to_stderr
+from entrypoints.prefork import listen_on, run_children
 from entrypoints.process import Process
 from entrypoints.settings import SettingError, Settings
 from entrypoints.wiring import DataDirInUse, Wiring, make_tokens, open_work_store
@@ -153,7 +155,11 @@ def _add_processes(commands: Any) -> None:
     """The parts of `serve` as processes of their own, on PostgreSQL and RabbitMQ."""
     api = commands.add_parser("api", help="run the HTTP API alone")
     api.add_argument("--listen", metavar="HOST:PORT", help="where to listen (127.0.0.1:8080)")
-    api.set_defaults(run=_run_part, make=lambda wiring, options: wiring.api())
+    api.add_argument(
+        "--workers", type=_count, default=1, metavar="N", help="processes on the one port (1)"
+    )
+    api.add_argument("--listening", type=int, help=argparse.SUPPRESS)  # a descriptor, for children
+    api.set_defaults(run=_api)
     worker = commands.add_parser("worker", help="run consumers alone: storage, hashing, or both")
     worker.add_argument("step", nargs="*", help="storage, hashing; both if none is named")
     worker.set_defaults(run=_run_part, make=lambda wiring, options: wiring.worker(_steps(options)))
@@ -167,6 +173,29 @@ def _add_processes(commands: Any) -> None:
     migrate.set_defaults(run=_migrate)
     for parser in (api, worker, relay, projector, migrate):
         _add_data_dir(parser)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
+    return int(text)
+
+
+def _api(settings: Settings, options: argparse.Namespace) -> int:
+    settings.require_shared_engines()
+    _stop_at_once_while_starting()
+    log_to_stderr()
+    if options.workers > 1:
+        given = []
+        for name in ("data_dir", "listen"):
+            if getattr(options, name) is not None:
+                given += [f"--{name.replace('_', '-')}", getattr(options, name)]
+        make_tokens(settings)  # one secret for all
+        return run_children(
+            listen_on(settings.listen), options.workers, ["api", *given, "--listening"]
+        )
+    listening = socket.socket(fileno=options.listening) if options.listening else None
+    return _run(settings, Wiring(settings).api(listening))
 
 
 def _steps(options: argparse.Namespace) -> tuple[Step, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import resource
+import socket
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -143,8 +144,9 @@ class Wiring:
         parts = [*self._projectors(), *self._workers(steps), *self._relays(), *self._sweeps()]
         return self._process(parts, server)
 
-    def api(self) -> Process:
-        return self._process([], self._server())
+    def api(self, listening: socket.socket | None = None) -> Process:
+        """`listening`: a socket that several processes share."""
+        return self._process([], self._server(listening))
 
     def worker(self, steps: tuple[Step, ...]) -> Process:
         return self._process([*self._workers(steps), *self._sweeps()])
@@ -220,7 +222,7 @@ class Wiring:
             return [self._sweep()]
         return [self._led("sweep", SWEEP_LOCK, self._sweep)]
 
-    def _server(self) -> Server:
+    def _server(self, listening: socket.socket | None = None) -> Server:
         settings, store = self._settings, self._requests
         self._staging.prepare(self._identity)
         self._blobs.prepare(self._identity)
@@ -239,7 +241,7 @@ class Wiring:
             version=version("packtrail"),
         )
         admission = UploadAdmission(authenticator, store.packages, self._staging, rules)
-        return _listen(settings, app, admission)
+        return _listen(settings, app, admission, listening)
 
     def _ready_parts(self, store: Store, freshness: Freshness) -> dict[str, ReadyPart]:
         def event_store() -> None:
@@ -273,7 +275,9 @@ class _Projected:
         return self._listener.wait(PROJECTED_CHANNEL, seen, timeout)
 
 
-def _listen(settings: Settings, app: Any, admission: UploadAdmission) -> Server:
+def _listen(
+    settings: Settings, app: Any, admission: UploadAdmission, listening: socket.socket | None
+) -> Server:
     """Raises `SettingError` if the address can't be listened on."""
     address = str(settings.listen)
     try:
@@ -289,10 +293,11 @@ def _listen(settings: Settings, app: Any, admission: UploadAdmission) -> Server:
                 # a connection may have a file open, too
                 connection_limit=max(64, (_descriptors() - CONNECTIONS_SPARE) // 2),
                 backlog=1024,
-                outbuf_high_watermark=1
-                << 62,  # a worker never waits for a client that reads slowly
+                # a worker never waits for a client that reads slowly
+                outbuf_high_watermark=1 << 62,
                 clear_untrusted_proxy_headers=True,
             ),
+            listening,
         )
     except (OSError, ValueError) as error:
         raise SettingError(

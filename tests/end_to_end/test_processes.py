@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +60,31 @@ def test_the_parts_do_the_job_together(
             becomes_ready(one, guid)
             assert other.get(f"/v3/packages/{guid}/download").content == BITS
         assert {name: cluster.stop(name) for name in names} == dict.fromkeys(names, 0)
+
+
+def test_several_api_processes_share_a_port(
+    tmp_path: Path, postgres: PostgresServer, rabbit: RabbitServer
+) -> None:
+    """One that dies is started again, the others answer meanwhile; a stop is clean."""
+    rabbit.forget_queues()
+    with Cluster(tmp_path, postgres.new_database(), rabbit.url) as cluster:
+        cluster.start("projector-1", "worker-1", "relay-1")
+        cluster.start("api-1", options=("--workers", "2"))
+        cluster.until_ready("api-1")
+        children = Path(f"/proc/{cluster.pid('api-1')}/task/{cluster.pid('api-1')}/children")
+        before = children.read_text().split()
+        assert len(before) == 2
+        os.kill(int(before[0]), signal.SIGKILL)
+        guids = []
+        for _ in range(20):
+            with cluster.client("api-1") as client:
+                guids.append(create(client))
+                assert upload(client, guids[-1]).status_code == 200
+        with cluster.client("api-1") as client:
+            for guid in guids:
+                becomes_ready(client, guid)
+        eventually(lambda: len(set(children.read_text().split()) - {before[0]}) == 2)
+        assert cluster.stop("api-1") == 0
 
 
 def test_machines_that_share_a_bucket(

@@ -58,12 +58,12 @@ class Cluster:
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
-    def start(self, *names: str) -> None:
+    def start(self, *names: str, options: tuple[str, ...] = ()) -> None:
         """Starts processes, and waits until each says that it runs."""
         for name in names:
             with self.log(name).open("a") as log:
                 self._processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "entrypoints", name.partition("-")[0]],
+                    [sys.executable, "-m", "entrypoints", name.partition("-")[0], *options],
                     cwd=ROOT,
                     env=self.environment(name),
                     stdout=subprocess.PIPE,

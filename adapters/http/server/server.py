@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +34,14 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     channel_class = Channel
 
-    def __init__(self, application: Any, admission: Admission, adjustments: Adjustments) -> None:
+    def __init__(
+        self,
+        application: Any,
+        admission: Admission,
+        adjustments: Adjustments,
+        listening: socket.socket | None = None,
+    ) -> None:
+        """`listening`: a socket that is bound already, and shared with other processes."""
         self.admission = admission
         self.buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self._epoll = select.epoll()
@@ -45,7 +53,11 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._drain_timeout: float | None = None
         self._ending = threading.RLock()  # a signal handler may interrupt whoever has it
         self._ended = False
-        super().__init__(application, map={}, adj=adjustments, _start=False)
+        shared: dict[str, Any] = {}
+        if listening is not None:
+            info = (listening.family, listening.type, listening.proto, listening.getsockname())
+            shared = {"_sock": listening, "sockinfo": info, "bind_socket": False}
+        super().__init__(application, map={}, adj=adjustments, _start=False, **shared)
         for dispatcher in (self, self.trigger):
             self._interests[dispatcher._fileno] = 0
             self._epoll.register(dispatcher._fileno, 0)
