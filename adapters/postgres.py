@@ -115,7 +115,7 @@ class PostgresDatabase(PostgresDatastore):
     def __init__(self, url: str, patience: float, size: int) -> None:
         super().__init__("", "", "", "", "", originator_id_type="text")
         self.pool.close()
-        self._connections = pool_of(url, patience, size, autocommit=True, row_factory=dict_row)
+        self.connections = pool_of(url, patience, size, autocommit=True, row_factory=dict_row)
         self.breaker = Breaker(
             (OperationalError, InterfaceError, DatabaseAway),
             lambda: DatabaseAway("the database did not answer just now"),
@@ -126,7 +126,7 @@ class PostgresDatabase(PostgresDatastore):
         """Raises `DatabaseAway` if there is none; else what the library makes of psycopg's."""
         with self.breaker():
             try:
-                pooled = self._connections.connect()
+                pooled = self.connections.connect()
             except (psycopg.Error, SQLAlchemyError) as error:
                 raise DatabaseAway(str(error)) from error
             try:
@@ -141,8 +141,8 @@ class PostgresDatabase(PostgresDatastore):
         """Nothing: rows are written without the library's composite type."""
 
     def close(self) -> None:
-        if hasattr(self, "_connections"):  # not while the library's constructor runs
-            self._connections.dispose()
+        if hasattr(self, "connections"):  # not while the library's constructor runs
+            self.connections.dispose()
 
 
 def pool_of(url: str, patience: float, size: int, **how: Any) -> QueuePool:

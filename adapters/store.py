@@ -7,9 +7,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from eventsourcing.persistence import EventStore
 from sqlalchemy import Connection, Engine
+from sqlalchemy.pool import QueuePool
 
 from adapters import schema
 from adapters.breaker import Breaker
@@ -44,8 +46,18 @@ class Store:
     writing: AbstractContextManager[object]
     breaker: Breaker
     create_events: tuple[str, ...]
+    connections: QueuePool | None = None  # of the log, where that has its own
     announce: Callable[[Connection, int], None] = lambda connection, position: None
     closers: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def pools(self) -> dict[str, QueuePool]:
+        """The pools of connections, by what they are for."""
+        engines = {"read": self.reader, "write": self.writer}
+        found = {name: cast(QueuePool, engine.pool) for name, engine in engines.items()}
+        if self.connections is not None:
+            found["log"] = self.connections
+        return found
 
     def migrate(self) -> int:
         """Brings the schema up to date; in how many steps. Raises `NewerData`."""
@@ -111,6 +123,7 @@ def open_postgres(url: str, listener: Listener, patience: float, size: int) -> S
         writing=nullcontext(),
         breaker=database.breaker,
         create_events=postgres.CREATE_TABLE,
+        connections=database.connections,
         announce=_announce_to_postgres,
         closers=[database.close],
     )

@@ -156,6 +156,7 @@ class Package(BaseAggregate[str], created_event_name="Created"):
         self.error: str | None = None
         self.fault: Fault | None = None
         self.file_name: str | None = None
+        self.work_began_at: datetime | None = None
         self.source_guid: str | None = None
         self.staged: StagedBits | None = None
         self.stored: StoredBits | None = None
@@ -235,6 +236,7 @@ class Package(BaseAggregate[str], created_event_name="Created"):
             package.app_guid = self.app_guid
             package.url = self.url
             package.source_guid = self.source_guid
+            package.work_began_at = self.timestamp
             package.file_name = self.file_name
             package.state = (
                 PackageState.READY if package.type is PackageType.DOCKER else PackageState.COPYING
@@ -275,6 +277,7 @@ class Package(BaseAggregate[str], created_event_name="Created"):
         def apply(self, package: Package) -> None:
             package.staged = StagedBits(self.staged_uri, self.staged_offset, self.staged_length)
             package.file_name = self.file_name
+            package.work_began_at = self.timestamp
             package.state = PackageState.PROCESSING_UPLOAD
 
     # They are stored, then hashed: two steps of work, each recorded once -----------------

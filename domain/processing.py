@@ -76,22 +76,30 @@ class Processing:
         except BitsAtFault as fault:
             self._fail(guid, str(fault), by)
 
-    def hash(self, guid: str, by: Cause) -> None:
-        """Computes SHA-1 and SHA-256 of the stored bits in one pass over them."""
+    def hash(self, guid: str, by: Cause) -> float | None:
+        """Computes SHA-1 and SHA-256 of the stored bits in one pass over them.
+
+        Returns the seconds since the work on the package began, if this made it READY.
+        """
         package = self._unless_gone(guid)
         if package is None or not package.needs_hashing or package.stored is None:
-            return
+            return None
         sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
         try:
             with self._blobs.open(package.stored.key) as bits:
                 for chunk in bits.chunks():
                     sha1.update(chunk)
                     sha256.update(chunk)
-            self._packages.record_hashes(guid, Digests(sha1.hexdigest(), sha256.hexdigest()), by)
+            digests = Digests(sha1.hexdigest(), sha256.hexdigest())
+            ready = self._packages.record_hashes(guid, digests, by)
         except (BlobMissing, PackageNotFound):
             current = self._unless_gone(guid)
             if current is not None and current.needs_hashing:
                 raise
+            return None
+        if ready.position is None or package.work_began_at is None:
+            return None  # another worker was first
+        return (ready.package.modified_on - package.work_began_at).total_seconds()
 
     def discard(self, guid: str) -> None:
         """Removes the bits that the package, as the log has it, no longer needs."""

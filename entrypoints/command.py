@@ -25,6 +25,7 @@ from adapters.tokens import Scope, Tokens, UnusableSecret, load_secret
 from domain.errors import NewerData
 from entrypoints.dead import add_dead
 from entrypoints.logs import log_to_stderr
+from entrypoints.metrics import serve_metrics
 from entrypoints.prefork import listen_on, run_children
 from entrypoints.process import Process
 from entrypoints.settings import SettingError, Settings
@@ -48,6 +49,8 @@ settings (environment variables):
   PACKTRAIL_JWT_AUDIENCE      cloud_controller             what a token's "aud" must contain
   PACKTRAIL_APP_BITS_UPLOAD   on                           off refuses uploads, except admins'
   PACKTRAIL_SHUTDOWN_TIMEOUT  30                           seconds for running work at SIGTERM
+  PACKTRAIL_METRICS_LISTEN    127.0.0.1:0                  where worker, relay and projector
+                              serve /metrics (0: a free port, told at the start)
   PACKTRAIL_SWEEP_GRACE       3600                         seconds until bits are swept that no
                               package names; more than an upload takes from its last byte on
 """
@@ -212,14 +215,17 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
 def _serve(settings: Settings, options: argparse.Namespace) -> int:
     _stop_at_once_while_starting()
     log_to_stderr()
-    return _run(settings, Wiring(settings).serve(), options.first_steps)
+    return _run(settings, Wiring(settings).serve(), first_steps=options.first_steps)
 
 
 def _run_part(settings: Settings, options: argparse.Namespace) -> int:
     settings.require_shared_engines()
     _stop_at_once_while_starting()
     log_to_stderr()
-    return _run(settings, options.make(Wiring(settings), options))
+    wiring = Wiring(settings)
+    process = options.make(wiring, options)
+    where = serve_metrics(settings.metrics_listen, wiring.metrics)
+    return _run(settings, process, f"Packtrail runs, with metrics at {where}")
 
 
 def _stop_at_once_while_starting() -> None:
@@ -232,7 +238,7 @@ def _stop_at_once_while_starting() -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def _run(settings: Settings, process: Process, first_steps: bool = False) -> int:
+def _run(settings: Settings, process: Process, told: str = "", first_steps: bool = False) -> int:
     """Runs until a signal comes. The first lets what runs come to its end, the second does not.
 
     What a second one breaks off is as after a crash: the next start goes on with it.
@@ -252,7 +258,7 @@ def _run(settings: Settings, process: Process, first_steps: bool = False) -> int
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     if server is None:
-        print("Packtrail runs", flush=True)
+        print(told, flush=True)
         stopping.wait()
     else:
         address = f"http://{settings.listen.url_host}:{server.port}"

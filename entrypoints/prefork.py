@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from types import FrameType
@@ -63,9 +65,15 @@ def run_children(listening: socket.socket, count: int, arguments: Sequence[str])
     def start() -> subprocess.Popen[bytes]:
         # a group of its own: Ctrl-C reaches it through us, once
         return subprocess.Popen(  # noqa: S603 - our own program
-            command, pass_fds=[listening.fileno()], stdout=subprocess.PIPE, process_group=0
+            command,
+            pass_fds=[listening.fileno()],
+            stdout=subprocess.PIPE,
+            process_group=0,
+            env=environment,
         )
 
+    counters = tempfile.mkdtemp(prefix="packtrail-metrics-")  # the children count together
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": counters}
     children += [start() for _ in range(count)]
     for child in children:
         assert child.stdout is not None
@@ -82,5 +90,7 @@ def run_children(listening: socket.socket, count: int, arguments: Sequence[str])
     listening.close()
     for child in children:
         child.terminate()
+    codes = [child.wait() for child in children]
+    shutil.rmtree(counters, ignore_errors=True)
     # one that had just been started may not have been able to stop in another way yet
-    return max(0 if child.wait() == -signal.SIGTERM else abs(child.wait()) for child in children)
+    return max(0 if code == -signal.SIGTERM else abs(code) for code in codes)

@@ -52,6 +52,7 @@ class Settings:
     app_bits_upload: bool
     shutdown_timeout: int
     sweep_grace: int
+    metrics_listen: Listen
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -107,6 +108,7 @@ class Settings:
             app_bits_upload=read.of("APP_BITS_UPLOAD", "on", _switch),
             shutdown_timeout=read.of("SHUTDOWN_TIMEOUT", "30", _seconds),
             sweep_grace=read.of("SWEEP_GRACE", "3600", _seconds),
+            metrics_listen=read.of("METRICS_LISTEN", "127.0.0.1:0", _listen),
         )
         read.refuse_unknown()
         settings._refuse_uploads_among_our_files(upload_dir)

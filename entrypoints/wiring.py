@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.pool import QueuePool
 from waitress.adjustments import Adjustments
 
 from adapters.blob_store.local import LocalBlobs
@@ -27,6 +28,7 @@ from adapters.http.freshness import Freshness
 from adapters.http.health import Part as ReadyPart
 from adapters.http.server.server import Server
 from adapters.leadership import Led, Part
+from adapters.metrics import Metrics, Standings
 from adapters.object_store import Bucket
 from adapters.postgres import (
     EVENTS_CHANNEL,
@@ -134,6 +136,15 @@ class Wiring:
         self._projector: Projector | None = None
         if settings.sqlite_file is not None:
             self._projector = self._work.projector()
+        self.metrics = Metrics()
+        self.metrics.show(
+            Standings(
+                self._requests.log,
+                self._requests.reader,
+                RelayPosition(self._requests.writer),
+                self._pools(),
+            )
+        )
         self._bus = self._make_bus()
         self._closers.append(self._bus.close)
 
@@ -165,6 +176,12 @@ class Wiring:
         if self._projector is not None:
             self._projector.catch_up()
             self._sweep().sweep_staging(grace=0)
+
+    def _pools(self) -> dict[str, QueuePool]:
+        found = {f"work, {name}": pool for name, pool in self._work.pools.items()}
+        if self._requests is not self._work:
+            found |= {f"requests, {name}": pool for name, pool in self._requests.pools.items()}
+        return found
 
     def _make_bus(self) -> Bus:
         if self._settings.broker == MEMORY:
@@ -207,7 +224,7 @@ class Wiring:
         self._blobs.prepare(self._identity)
         limits = ArchiveLimits(self._settings.max_package_size)
         processing = Processing(self._work.packages, self._staging, self._blobs, limits)
-        return [Consumers(Worker(self._bus, processing, steps).consumers())]
+        return [Consumers(Worker(self._bus, processing, self.metrics, steps).consumers())]
 
     def _sweep(self) -> Sweep:
         store = self._work
@@ -239,6 +256,7 @@ class Wiring:
             rules=rules,
             parts=self._ready_parts(store, freshness),
             version=version("packtrail"),
+            metrics=self.metrics,
         )
         admission = UploadAdmission(authenticator, store.packages, self._staging, rules)
         return _listen(settings, app, admission, listening)

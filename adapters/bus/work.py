@@ -17,6 +17,7 @@ from eventsourcing.persistence import DatabaseError, InterfaceError, Operational
 from adapters.bus.bus import HASHING, STORAGE, Bus, Consumer, Unreadable
 from adapters.bus.messages import Heard, Message
 from adapters.context import request_context
+from adapters.metrics import Metrics
 from domain.errors import NewerData, NothingRecorded
 from domain.processing import Processing
 from projections.unfinished import Step
@@ -69,6 +70,7 @@ class Worker:
 
     bus: Bus
     processing: Processing
+    metrics: Metrics
     steps: tuple[Step, ...] = (Step.STORAGE, Step.HASHING)
     concurrency: int = 2
 
@@ -77,7 +79,7 @@ class Worker:
             Consumer(
                 self.bus,
                 QUEUES[step],
-                WorkHandler(self.bus, self.processing, step),
+                WorkHandler(self.bus, self.processing, step, self.metrics),
                 self.concurrency,
             )
             for step in self.steps
@@ -87,7 +89,8 @@ class Worker:
 class WorkHandler:
     """Handles the messages of one work queue."""
 
-    def __init__(self, bus: Bus, processing: Processing, step: Step) -> None:
+    def __init__(self, bus: Bus, processing: Processing, step: Step, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._bus = bus
         self._processing = processing
         self._step = step
@@ -127,17 +130,24 @@ class WorkHandler:
         elif self._step is Step.STORAGE:
             self._processing.store(heard.guid, heard.cause)
         else:
-            self._processing.hash(heard.guid, heard.cause)
+            seconds = self._processing.hash(heard.guid, heard.cause)
+            if seconds is not None:
+                self._metrics.ready_seconds.observe(seconds)
+        self._count("done")
         logger.info(
             "work done",
             extra={"step": self._step, "trigger": heard.type, "package": heard.guid},
         )
+
+    def _count(self, outcome: str) -> None:
+        self._metrics.work.labels(self._step, outcome).inc()
 
     def _after_failure(
         self, heard: Heard, message: Message, error: Exception
     ) -> tuple[Message, float] | None:
         """What to try again and after how many seconds; None if it ends here."""
         failure = classify(error)
+        self._count("defect" if failure is Failure.DEFECT else "waits")
         attempt = int(message.headers.get(ATTEMPT, 0)) + 1
         defects = int(message.headers.get(DEFECTS, 0)) + (failure is Failure.DEFECT)
         if failure is Failure.DEFECT:
@@ -158,6 +168,7 @@ class WorkHandler:
         if defects >= MAX_TRIES:
             try:
                 self._processing.fail_by_defect(heard.guid, error, heard.cause)
+                self._count("given_up")
                 return None
             except Exception as unwritten:
                 if classify(unwritten) is Failure.DEFECT:

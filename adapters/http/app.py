@@ -24,9 +24,10 @@ from adapters.http.authentication import Authenticator
 from adapters.http.download import Blobs, Download
 from adapters.http.faults import UnknownRequest
 from adapters.http.freshness import Freshness
-from adapters.http.health import Alive, Part, Ready, Root
+from adapters.http.health import Alive, MetricsPage, Part, Ready, Root
 from adapters.http.packages import AllPackages, Commands, OnePackage, PackagesOfApp, Queries
 from adapters.http.upload import Upload
+from adapters.metrics import Metrics
 from adapters.staging.intake import Intake
 from domain.service import PackageService
 from projections.packages import PackageReadModel
@@ -37,8 +38,9 @@ logger = logging.getLogger("packtrail.http")
 class RequestMiddleware:
     """Gives each request its id, lets it in by its token, and logs how it went."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, metrics: Metrics) -> None:
         self._authenticator = authenticator
+        self._metrics = metrics
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         req.context.started = time.monotonic()
@@ -68,13 +70,18 @@ class RequestMiddleware:
         self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
     ) -> None:
         caller = getattr(req.context, "caller", None)
+        seconds = time.monotonic() - req.context.started
+        route = req.uri_template or "none"
+        method = req.method if req.uri_template else "any"  # there is no end of unknown ones
+        self._metrics.requests.labels(method, route, resp.status_code).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
         logger.info(
             "request",
             extra={
                 "method": req.method,
                 "path": req.path,
                 "status": resp.status_code,
-                "ms": round((time.monotonic() - req.context.started) * 1000, 1),
+                "ms": round(seconds * 1000, 1),
                 "user": caller.guid if caller else None,
             },
         )
@@ -91,18 +98,20 @@ def create_app(
     rules: UploadRules,
     parts: Mapping[str, Part],
     version: str,
+    metrics: Metrics,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The application, made of the parts it is given."""
     commands = Commands(packages, freshness)
     queries = Queries(read_model, freshness)
-    app = falcon.App(middleware=[RequestMiddleware(authenticator)])
+    app = falcon.App(middleware=[RequestMiddleware(authenticator, metrics)])
     app.add_route("/", Root(version))
     app.add_route("/healthz", Alive())
     app.add_route("/readyz", Ready(parts))
+    app.add_route("/metrics", MetricsPage(metrics))
     app.add_route("/v3/packages", AllPackages(queries))
     app.add_route("/v3/packages/{guid}", OnePackage(commands, queries))
-    app.add_route("/v3/packages/{guid}/upload", Upload(commands, intake, rules))
-    app.add_route("/v3/packages/{guid}/download", Download(queries, blobs))
+    app.add_route("/v3/packages/{guid}/upload", Upload(commands, intake, rules, metrics))
+    app.add_route("/v3/packages/{guid}/download", Download(queries, blobs, metrics))
     app.add_route("/v3/apps/{guid}/packages", PackagesOfApp(commands, queries))
     app.add_error_handler(Exception, _answer_error)
     app.add_error_handler(falcon.HTTPError, _answer_falcon_error)

@@ -11,6 +11,7 @@ from adapters.bits import FileBits
 from adapters.http.disposition import attachment
 from adapters.http.faults import RangeNotSatisfiable
 from adapters.http.packages import Queries
+from adapters.metrics import Metrics
 from adapters.tokens import Scope
 from domain.errors import PackageNotFound, PackageNotReady, PackageTypeNotBits
 from domain.package import PackageState, PackageType
@@ -32,7 +33,8 @@ class Download:
 
     scopes = {"GET": Scope.READ}
 
-    def __init__(self, queries: Queries, blobs: Blobs) -> None:
+    def __init__(self, queries: Queries, blobs: Blobs, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._queries = queries
         self._blobs = blobs
 
@@ -71,6 +73,7 @@ class Download:
             resp.set_header("Content-Range", f"bytes {start}-{start + length - 1}/{bits.size}")
         resp.content_type = "application/zip"
         resp.set_header("Content-Disposition", attachment(row.file_name or f"{guid}.zip"))
+        self._metrics.sent_bytes.inc(length)
         resp.set_stream(bits.file_at(start), length)
 
 

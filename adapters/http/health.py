@@ -9,6 +9,7 @@ import falcon
 
 from adapters.http.answers import RETRY_AFTER
 from adapters.http.packages import answer_json
+from adapters.metrics import CONTENT_TYPE, Metrics
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,21 @@ class Root:
                     "packages_of_an_app": {"href": "/v3/apps/:guid/packages"},
                     "alive": {"href": "/healthz"},
                     "ready": {"href": "/readyz"},
+                    "metrics": {"href": "/metrics"},
                 },
             },
         )
+
+
+class MetricsPage:
+    """`/metrics`, for Prometheus."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.content_type = CONTENT_TYPE
+        resp.data = self._metrics.exposition()
 
 
 class Alive:

@@ -10,6 +10,7 @@ from adapters.http.admission import URLENCODED, UploadRules, form_of
 from adapters.http.multipart import boundary_of, find_bits, plain_file_name
 from adapters.http.packages import Commands, body_of, cause_of
 from adapters.http.server.body import UploadBody
+from adapters.metrics import Metrics
 from adapters.staging.intake import Intake
 from adapters.tokens import Scope
 from domain.errors import NoBitsInForm, UploadTooLarge
@@ -25,7 +26,10 @@ class Upload:
 
     scopes = {"POST": Scope.WRITE}
 
-    def __init__(self, commands: Commands, intake: Intake, rules: UploadRules) -> None:
+    def __init__(
+        self, commands: Commands, intake: Intake, rules: UploadRules, metrics: Metrics
+    ) -> None:
+        self._metrics = metrics
         self._commands = commands
         self._intake = intake
         self._rules = rules
@@ -72,8 +76,10 @@ class Upload:
         self, req: falcon.Request, guid: str, staged: StagedBits, file_name: str | None
     ) -> Committed:
         try:
-            return self._commands.packages.start_upload(guid, staged, file_name, cause_of(req))
+            committed = self._commands.packages.start_upload(guid, staged, file_name, cause_of(req))
         except Exception as error:
             if surely_not_recorded(error):
                 self._intake.release(staged.uri)
             raise
+        self._metrics.received_bytes.inc(staged.length)
+        return committed

@@ -11,7 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.metrics import metrics_at
 from tests.support.service import ROOT, Service
+from tests.support.waiting import eventually
 from tests.support.zips import random_zip
 
 
@@ -200,3 +202,39 @@ def test_logs_carry_the_request_id_through_all_parts(own_service: Service) -> No
         assert any('"logger":"packtrail.http"' in line for line in lines)
         assert any('"step":"storage"' in line for line in lines)
         assert any('"step":"hashing"' in line for line in lines)
+
+
+def test_prometheus_is_told(own_service: Service) -> None:
+    """Requests, bytes, time to READY, work, and where everybody stands in the log."""
+    with own_service as service:
+        client = service.client()
+        bits = random_zip(20_000)
+        guid = client.push(bits)["guid"]
+        assert client.http.get(f"/v3/packages/{guid}/download").content == bits
+        client.http.get("/nope")
+        eventually(lambda: metrics_at(f"{service.url}/metrics")[("packtrail_lag", "relay")] == 0)
+        found = metrics_at(f"{service.url}/metrics")
+        route = "/v3/packages/{guid}/upload"
+        assert found[("packtrail_http_requests_total", "POST", route, "200")] == 1
+        assert found[("packtrail_http_requests_total", "any", "none", "404")] == 1
+        assert found[("packtrail_received_bytes_total",)] == len(bits)
+        assert found[("packtrail_sent_bytes_total",)] == len(bits)
+        assert found[("packtrail_time_to_ready_seconds_count",)] == 1
+        assert 0 < found[("packtrail_time_to_ready_seconds_sum",)] < 30
+        assert found[("packtrail_work_total", "done", "hashing")] == 1
+        assert found[("packtrail_log_position",)] == 4
+        assert found[("packtrail_position", "projection packages")] == 4
+        assert found[("packtrail_unfinished_packages",)] == 0
+        assert found[("packtrail_oldest_unfinished_seconds",)] == 0
+        assert found[("packtrail_dead_letters",)] == 0
+        assert found[("packtrail_database_up",)] == 1
+        (service.data_dir / "blobs").rename(service.data_dir / "away")
+        assert client.upload(client.create(), bits).status_code == 200
+        eventually(
+            lambda: metrics_at(f"{service.url}/metrics").get(
+                ("packtrail_work_total", "waits", "storage"), 0
+            )
+        )
+        waiting = metrics_at(f"{service.url}/metrics")
+        assert waiting[("packtrail_unfinished_packages",)] == 1
+        assert waiting[("packtrail_oldest_unfinished_seconds",)] > 0

@@ -14,6 +14,7 @@ import pytest
 from domain.processing import blob_key
 from tests.conftest import found
 from tests.support.cluster import Cluster
+from tests.support.metrics import metrics_at
 from tests.support.postgres import PostgresServer
 from tests.support.rabbit import RabbitServer
 from tests.support.s3 import S3Server
@@ -83,6 +84,14 @@ def test_several_api_processes_share_a_port(
         with cluster.client("api-1") as client:
             for guid in guids:
                 becomes_ready(client, guid)
+        route = ("POST", "/v3/packages/{guid}/upload", "200")
+        for _ in range(4):  # whichever of the two answers, it tells of both
+            counted = metrics_at(f"{cluster.url('api-1')}/metrics")
+            assert counted[("packtrail_http_requests_total", *route)] == 20
+        worker = metrics_at(cluster.said("worker-1").split()[-1])
+        assert worker[("packtrail_time_to_ready_seconds_count",)] == 20
+        relay = metrics_at(cluster.said("relay-1").split()[-1])
+        assert relay[("packtrail_position", "relay")] > 0
         eventually(lambda: len(set(children.read_text().split()) - {before[0]}) == 2)
         assert cluster.stop("api-1") == 0
 

@@ -41,6 +41,7 @@ class Cluster:
             **(settings or {}),
         }
         self._ports: dict[str, int] = {}
+        self._said: dict[str, str] = {}
         self._processes: dict[str, subprocess.Popen[str]] = {}
 
     def environment(self, name: str) -> dict[str, str]:
@@ -73,7 +74,12 @@ class Cluster:
         for name in names:
             output = self._processes[name].stdout
             assert output is not None
-            assert output.readline(), f"{name} did not start: {self.log(name).read_text()[-2000:]}"
+            self._said[name] = output.readline()
+            assert self.said(name), f"{name} did not start: {self.log(name).read_text()[-2000:]}"
+
+    def said(self, name: str) -> str:
+        """What a process has said at its start."""
+        return self._said[name]
 
     def kill(self, name: str) -> None:
         """kill -9, and wait until it is dead."""

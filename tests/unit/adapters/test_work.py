@@ -29,6 +29,7 @@ from adapters.bus.work import (
     classify,
     delay_before,
 )
+from adapters.metrics import Metrics
 from domain.errors import BlobMissing, StagedBitsMissing
 from domain.package import Cause
 from domain.ports import LoggedEvent
@@ -172,7 +173,7 @@ def step(request: pytest.FixtureRequest) -> Step:
 def bench(step: Step) -> Iterator[Bench]:
     bus = PatientBus()
     processing = ScriptedProcessing()
-    yield Bench(bus, processing, WorkHandler(bus, processing, step), QUEUES[step])
+    yield Bench(bus, processing, WorkHandler(bus, processing, step, Metrics()), QUEUES[step])
     bus.close()
 
 
