@@ -59,13 +59,13 @@ class Cluster:
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
-    def start(self, *names: str, options: tuple[str, ...] = ()) -> None:
-        """Starts processes, and waits until each says that it runs."""
+    def start(self, *names: str, options: tuple[str, ...] = (), program: Path = ROOT) -> None:
+        """Starts processes of the program in a folder, and waits until each says that it runs."""
         for name in names:
             with self.log(name).open("a") as log:
                 self._processes[name] = subprocess.Popen(
                     [sys.executable, "-m", "entrypoints", name.partition("-")[0], *options],
-                    cwd=ROOT,
+                    cwd=program,
                     env=self.environment(name),
                     stdout=subprocess.PIPE,
                     stderr=log,

@@ -1,0 +1,140 @@
+"""What a later version of the program has written stops this one, and is not changed by it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from eventsourcing.persistence import StoredEvent
+from sqlalchemy import select, update
+
+from adapters import schema
+from adapters.bus.memory import MemoryBus
+from adapters.bus.relay import Relay, RelayPosition
+from adapters.http.answers import answer_to
+from adapters.postgres import EVENTS_CHANNEL, PROJECTED_CHANNEL, WORK_PATIENCE, Listener
+from adapters.store import Store, open_postgres, open_sqlite, projections
+from domain.errors import NewerData
+from domain.package import Package, PackageType
+from projections.packages import packages
+from projections.positions import positions, versions_of
+from projections.progress import StoredProgress
+from tests.support.packages import BY
+from tests.support.postgres import PostgresServer
+from tests.support.waiting import eventually
+
+
+class NoNotices:
+    def count(self) -> int:
+        return 0
+
+    def wait(self, seen: int, timeout: float) -> bool:
+        return False
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            store = open_sqlite(tmp_path / "log.db")
+        else:
+            server: PostgresServer = request.getfixturevalue("postgres")
+            url = server.new_database()
+            listener = Listener(url, (EVENTS_CHANNEL, PROJECTED_CHANNEL))
+            stack.callback(listener.close)
+            store = open_postgres(url, listener, WORK_PATIENCE, 8)
+        stack.callback(store.close)
+        store.migrate()
+        yield store
+
+
+def create(store: Store) -> str:
+    return store.packages.create("app-1", PackageType.BITS, None, BY).package.guid
+
+
+def append(store: Store, guid: str, topic: str, state: bytes) -> None:
+    """An event as a later version may write it."""
+    stored = StoredEvent(Package.ID_PREFIX + guid, 2, topic, state)
+    store.events.recorder.insert_events([stored])
+
+
+LATER = {
+    "an event": ("package.teleported", b'{"timestamp":"2030-01-01T00:00:00Z","actor":"a"}'),
+    "a version of one": (
+        "package.deleted",
+        b'{"timestamp":"2030-01-01T00:00:00Z","actor":"a","class_version":7}',
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LATER)
+def test_followers_stop_before_a_newer_event(
+    store: Store, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They have what comes before it, say what they do not know, and skip nothing."""
+    projector = store.projector()
+    guid = create(store)
+    projector.catch_up()
+    append(store, guid, *LATER[what])
+    behind = create(store)
+    with pytest.raises(NewerData, match=f"(?i){LATER[what][0]}.*upgrade it"):
+        projector.catch_up()
+    assert projector.position == 1
+    bus = MemoryBus()
+    bus.declare()
+    relay = Relay(store.log, bus, RelayPosition(store.writer, store.writing))
+    with caplog.at_level(logging.ERROR):
+        relay.start()
+        eventually(lambda: relay.failed)
+        relay.stop()
+    bus.close()
+    assert "upgrade it" in caplog.text
+    with pytest.raises(NewerData) as refused:
+        store.packages.get(guid)
+    assert answer_to(refused.value).status == 503
+    assert store.packages.get(behind).guid == behind
+
+
+def test_a_newer_read_model_is_neither_read_nor_changed(store: Store) -> None:
+    """An older projector does not tear it down, an older API does not answer from it."""
+    projector = store.projector()
+    create(store)
+    projector.catch_up()
+    progress = StoredProgress(store.reader, versions_of(projections()), NoNotices())
+    assert progress.position == 1
+    with store.writer.begin() as connection:
+        connection.execute(update(positions).values(version=99))
+    create(store)
+    for use in (
+        projector.catch_up,
+        store.projector,
+        lambda: projector.rebuild(["packages"]),
+        lambda: progress.position,
+    ):
+        with pytest.raises(NewerData, match=r"version 99.*upgrade it"):
+            use()
+    with store.reader.connect() as connection:
+        assert len(connection.execute(select(packages)).all()) == 1
+
+
+def test_a_newer_schema_is_not_touched(store: Store) -> None:
+    """A start, or a migration, of an older program ends with one line."""
+    with store.writer.begin() as connection:
+        connection.execute(update(schema.schema).values(version=99))
+    with pytest.raises(NewerData, match=r"schema version 99.*upgrade it"):
+        store.migrate()
+
+
+def test_an_older_read_model_is_built_anew(store: Store) -> None:
+    """By the first projector of the newer program; the log is what it was."""
+    store.projector().catch_up()
+    guid = create(store)
+    with store.writer.begin() as connection:
+        connection.execute(update(positions).values(version=0))
+    projector = store.projector()
+    projector.catch_up()
+    with store.reader.connect() as connection:
+        assert [row.guid for row in connection.execute(select(packages))] == [guid]
