@@ -22,11 +22,12 @@ from tqdm import tqdm
 
 from adapters.folders import NotOurFolder
 from adapters.tokens import Scope, Tokens, UnusableSecret, load_secret
+from adapters.tracing import TracingNotInstalled
 from domain.errors import NewerData
 from entrypoints.dead import add_dead
 from entrypoints.logs import log_to_stderr
 from entrypoints.metrics import serve_metrics
-from entrypoints.prefork import listen_on, run_children
+from entrypoints.prefork import listen_on, run_children, stop_with_parent
 from entrypoints.process import Process
 from entrypoints.settings import SettingError, Settings
 from entrypoints.wiring import DataDirInUse, Wiring, make_tokens, open_work_store
@@ -51,6 +52,8 @@ settings (environment variables):
   PACKTRAIL_SHUTDOWN_TIMEOUT  30                           seconds for running work at SIGTERM
   PACKTRAIL_METRICS_LISTEN    127.0.0.1:0                  where worker, relay and projector
                               serve /metrics (0: a free port, told at the start)
+  PACKTRAIL_TRACING           off                          on sends OpenTelemetry traces to where
+                              the OTEL_* variables say (needs packtrail[otel])
   PACKTRAIL_SWEEP_GRACE       3600                         seconds until bits are swept that no
                               package names; more than an upload takes from its last byte on
 """
@@ -68,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except SettingError as error:
         sys.exit(f"packtrail: {error}")
     except (
-        DataDirInUse, NewerData, NotOurFolder, UnusableSecret, OSError,
+        DataDirInUse, NewerData, NotOurFolder, TracingNotInstalled, UnusableSecret, OSError,
         PersistenceError, SQLAlchemyError, sqlite3.Error, psycopg.Error,
     ) as error:  # fmt: skip
         sys.exit(f"packtrail: {_one_line(error)}")
@@ -197,7 +200,10 @@ def _api(settings: Settings, options: argparse.Namespace) -> int:
         return run_children(
             listen_on(settings.listen), options.workers, ["api", *given, "--listening"]
         )
-    listening = socket.socket(fileno=options.listening) if options.listening else None
+    listening = None
+    if options.listening is not None:
+        listening = socket.socket(fileno=options.listening)
+        stop_with_parent()
     return _run(settings, Wiring(settings).api(listening))
 
 

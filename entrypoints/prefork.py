@@ -43,6 +43,17 @@ def listen_on(address: Listen) -> socket.socket:
     return listening
 
 
+def stop_with_parent() -> None:
+    """Ends this child, as SIGTERM does, when its parent has died."""
+
+    def wait() -> None:
+        while os.read(0, 1):
+            continue
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
 def run_children(listening: socket.socket, count: int, arguments: Sequence[str]) -> int:
     """Runs `packtrail` with the arguments, `count` times, until a signal; the exit code.
 
@@ -67,6 +78,7 @@ def run_children(listening: socket.socket, count: int, arguments: Sequence[str])
         return subprocess.Popen(  # noqa: S603 - our own program
             command,
             pass_fds=[listening.fileno()],
+            stdin=subprocess.PIPE,  # which ends when we do
             stdout=subprocess.PIPE,
             process_group=0,
             env=environment,

@@ -53,6 +53,7 @@ class Settings:
     shutdown_timeout: int
     sweep_grace: int
     metrics_listen: Listen
+    tracing: bool
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -108,6 +109,7 @@ class Settings:
             app_bits_upload=read.of("APP_BITS_UPLOAD", "on", _switch),
             shutdown_timeout=read.of("SHUTDOWN_TIMEOUT", "30", _seconds),
             sweep_grace=read.of("SWEEP_GRACE", "3600", _seconds),
+            tracing=read.of("TRACING", "off", _switch),
             metrics_listen=read.of("METRICS_LISTEN", "127.0.0.1:0", _listen),
         )
         read.refuse_unknown()

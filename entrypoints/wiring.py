@@ -44,6 +44,7 @@ from adapters.staging.s3 import S3Staging
 from adapters.store import Store, open_postgres, open_sqlite, projections
 from adapters.sweep import Sweep
 from adapters.tokens import Tokens, load_or_make_secret
+from adapters.tracing import NoTracing, OpenTelemetry, Tracing
 from domain.archive import ArchiveLimits
 from domain.processing import Processing
 from entrypoints.process import Both, Consumers, Process
@@ -136,6 +137,8 @@ class Wiring:
         self._projector: Projector | None = None
         if settings.sqlite_file is not None:
             self._projector = self._work.projector()
+        self._tracing: Tracing = OpenTelemetry() if settings.tracing else NoTracing()
+        self._closers.append(self._tracing.close)
         self.metrics = Metrics()
         self.metrics.show(
             Standings(
@@ -208,7 +211,9 @@ class Wiring:
         store = self._work
 
         def make() -> Part:
-            relay = Relay(store.log, self._bus, RelayPosition(store.writer, store.writing))
+            relay = Relay(
+                store.log, self._bus, RelayPosition(store.writer, store.writing), self._tracing
+            )
             self._relay_failed = lambda: relay.failed
             redispatcher = Redispatcher(
                 WorkReadModel(store.reader), store.log, self._bus, self._settings.broker == MEMORY
@@ -224,7 +229,9 @@ class Wiring:
         self._blobs.prepare(self._identity)
         limits = ArchiveLimits(self._settings.max_package_size)
         processing = Processing(self._work.packages, self._staging, self._blobs, limits)
-        return [Consumers(Worker(self._bus, processing, self.metrics, steps).consumers())]
+        return [
+            Consumers(Worker(self._bus, processing, self.metrics, self._tracing, steps).consumers())
+        ]
 
     def _sweep(self) -> Sweep:
         store = self._work
@@ -257,6 +264,7 @@ class Wiring:
             parts=self._ready_parts(store, freshness),
             version=version("packtrail"),
             metrics=self.metrics,
+            tracing=self._tracing,
         )
         admission = UploadAdmission(authenticator, store.packages, self._staging, rules)
         return _listen(settings, app, admission, listening)

@@ -15,6 +15,7 @@ from sqlalchemy import BigInteger, Column, Engine, MetaData, Table, Text, insert
 
 from adapters.bus.bus import Bus
 from adapters.bus.messages import message_of
+from adapters.tracing import NoTracing, Tracing
 from domain.ports import EventLog
 from projections.positions import Position
 
@@ -59,7 +60,10 @@ class RelayPosition:
 class Relay:
     """Follows the log on a thread and publishes it."""
 
-    def __init__(self, log: EventLog, bus: Bus, position: RelayPosition) -> None:
+    def __init__(
+        self, log: EventLog, bus: Bus, position: RelayPosition, tracing: Tracing | None = None
+    ) -> None:
+        self._tracing = tracing or NoTracing()
         self._log = log
         self._bus = bus
         self._kept = position
@@ -117,9 +121,12 @@ class Relay:
             return False
         self._bus.publish([message_of(logged) for logged in events])
         for logged in events:
+            request_id, event_id = logged.event.request_id, logged.event.event_id
+            with self._tracing.span("published", request_id, event=event_id):
+                pass  # the batch took its time; what counts in the trace is when
             logger.info(
                 "published",
-                extra={"id": logged.event.event_id, "request_id": logged.event.request_id},
+                extra={"id": event_id, "request_id": request_id},
             )
         self._at = Position.of(events[-1])
         self._save()

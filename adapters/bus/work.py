@@ -18,6 +18,7 @@ from adapters.bus.bus import HASHING, STORAGE, Bus, Consumer, Unreadable
 from adapters.bus.messages import Heard, Message
 from adapters.context import request_context
 from adapters.metrics import Metrics
+from adapters.tracing import Tracing
 from domain.errors import NewerData, NothingRecorded
 from domain.processing import Processing
 from projections.unfinished import Step
@@ -71,6 +72,7 @@ class Worker:
     bus: Bus
     processing: Processing
     metrics: Metrics
+    tracing: Tracing
     steps: tuple[Step, ...] = (Step.STORAGE, Step.HASHING)
     concurrency: int = 2
 
@@ -79,7 +81,7 @@ class Worker:
             Consumer(
                 self.bus,
                 QUEUES[step],
-                WorkHandler(self.bus, self.processing, step, self.metrics),
+                WorkHandler(self.bus, self.processing, step, self.metrics, self.tracing),
                 self.concurrency,
             )
             for step in self.steps
@@ -89,8 +91,16 @@ class Worker:
 class WorkHandler:
     """Handles the messages of one work queue."""
 
-    def __init__(self, bus: Bus, processing: Processing, step: Step, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        processing: Processing,
+        step: Step,
+        metrics: Metrics,
+        tracing: Tracing,
+    ) -> None:
         self._metrics = metrics
+        self._tracing = tracing
         self._bus = bus
         self._processing = processing
         self._step = step
@@ -106,7 +116,13 @@ class WorkHandler:
             if not self._take(heard):
                 return
             try:
-                self._do(heard)
+                with self._tracing.span(
+                    f"work {self._step}",
+                    heard.cause.request_id,
+                    package=heard.guid,
+                    trigger=heard.type,
+                ):
+                    self._do(heard)
             except Exception as error:  # noqa: BLE001 - classified, retried, and logged there
                 again = self._after_failure(heard, message, error)
             else:

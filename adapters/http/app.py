@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import falcon
@@ -29,6 +30,7 @@ from adapters.http.packages import AllPackages, Commands, OnePackage, PackagesOf
 from adapters.http.upload import Upload
 from adapters.metrics import Metrics
 from adapters.staging.intake import Intake
+from adapters.tracing import Tracing
 from domain.service import PackageService
 from projections.packages import PackageReadModel
 
@@ -38,8 +40,9 @@ logger = logging.getLogger("packtrail.http")
 class RequestMiddleware:
     """Gives each request its id, lets it in by its token, and logs how it went."""
 
-    def __init__(self, authenticator: Authenticator, metrics: Metrics) -> None:
+    def __init__(self, authenticator: Authenticator, metrics: Metrics, tracing: Tracing) -> None:
         self._authenticator = authenticator
+        self._tracing = tracing
         self._metrics = metrics
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -50,6 +53,10 @@ class RequestMiddleware:
             req.get_header(REQUEST_ID_HEADER), req.get_header("X-Request-ID")
         )
         context.request_id.set(req.context.request_id)
+        req.context.span = ExitStack()
+        req.context.span.enter_context(
+            self._tracing.span(req.method, req.context.request_id, **{"http.target": req.path})
+        )
         resp.set_header(REQUEST_ID_HEADER, req.context.request_id)
         resp.set_header("X-Content-Type-Options", "nosniff")
 
@@ -69,6 +76,7 @@ class RequestMiddleware:
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
     ) -> None:
+        req.context.span.close()
         caller = getattr(req.context, "caller", None)
         seconds = time.monotonic() - req.context.started
         route = req.uri_template or "none"
@@ -99,11 +107,12 @@ def create_app(
     parts: Mapping[str, Part],
     version: str,
     metrics: Metrics,
+    tracing: Tracing,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The application, made of the parts it is given."""
     commands = Commands(packages, freshness)
     queries = Queries(read_model, freshness)
-    app = falcon.App(middleware=[RequestMiddleware(authenticator, metrics)])
+    app = falcon.App(middleware=[RequestMiddleware(authenticator, metrics, tracing)])
     app.add_route("/", Root(version))
     app.add_route("/healthz", Alive())
     app.add_route("/readyz", Ready(parts))

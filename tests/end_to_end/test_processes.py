@@ -94,6 +94,11 @@ def test_several_api_processes_share_a_port(
         assert relay[("packtrail_position", "relay")] > 0
         eventually(lambda: len(set(children.read_text().split()) - {before[0]}) == 2)
         assert cluster.stop("api-1") == 0
+        cluster.start("api-1", options=("--workers", "2"))
+        orphans = Path(f"/proc/{cluster.pid('api-1')}/task/{cluster.pid('api-1')}/children")
+        pids = orphans.read_text().split()
+        cluster.kill("api-1")
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
 def test_machines_that_share_a_bucket(

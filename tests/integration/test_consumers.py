@@ -21,6 +21,7 @@ from adapters.bus.relay import Relay, RelayPosition
 from adapters.bus.work import Worker
 from adapters.metrics import Metrics
 from adapters.staging.local import LocalStaging
+from adapters.tracing import NoTracing
 from domain.archive import ArchiveLimits
 from domain.package import Fault, Package, PackageState, PackageType, StagedBits, StoredBits
 from domain.ports import Bits, BlobStore
@@ -128,7 +129,7 @@ def idle(tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> P
     store.projector.start()
     stack.callback(store.projector.stop)
     processing = Processing(store.service, staging, blobs, ArchiveLimits(1_000_000))
-    for consumer in Worker(bus, processing, Metrics()).consumers():
+    for consumer in Worker(bus, processing, Metrics(), NoTracing()).consumers():
         consumer.start()
         stack.callback(consumer.stop, 10)
     return Plant(store, staging, blobs, tmp_path / "blobs", bus)

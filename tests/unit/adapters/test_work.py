@@ -30,6 +30,7 @@ from adapters.bus.work import (
     delay_before,
 )
 from adapters.metrics import Metrics
+from adapters.tracing import NoTracing
 from domain.errors import BlobMissing, StagedBitsMissing
 from domain.package import Cause
 from domain.ports import LoggedEvent
@@ -173,7 +174,9 @@ def step(request: pytest.FixtureRequest) -> Step:
 def bench(step: Step) -> Iterator[Bench]:
     bus = PatientBus()
     processing = ScriptedProcessing()
-    yield Bench(bus, processing, WorkHandler(bus, processing, step, Metrics()), QUEUES[step])
+    yield Bench(
+        bus, processing, WorkHandler(bus, processing, step, Metrics(), NoTracing()), QUEUES[step]
+    )
     bus.close()
 
 
