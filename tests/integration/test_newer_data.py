@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from eventsourcing.persistence import StoredEvent
@@ -15,15 +13,13 @@ from adapters import schema
 from adapters.bus.memory import MemoryBus
 from adapters.bus.relay import Relay, RelayPosition
 from adapters.http.answers import answer_to
-from adapters.postgres import EVENTS_CHANNEL, PROJECTED_CHANNEL, WORK_PATIENCE, Listener
-from adapters.store import Store, open_postgres, open_sqlite, projections
+from adapters.store import Store, projections
 from domain.errors import NewerData
 from domain.package import Package, PackageType
 from projections.packages import packages
 from projections.positions import positions, versions_of
 from projections.progress import StoredProgress
 from tests.support.packages import BY
-from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually
 
 
@@ -35,20 +31,10 @@ class NoNotices:
         return False
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with ExitStack() as stack:
-        if request.param == "sqlite":
-            store = open_sqlite(tmp_path / "log.db")
-        else:
-            server: PostgresServer = request.getfixturevalue("postgres")
-            url = server.new_database()
-            listener = Listener(url, (EVENTS_CHANNEL, PROJECTED_CHANNEL))
-            stack.callback(listener.close)
-            store = open_postgres(url, listener, WORK_PATIENCE, 8)
-        stack.callback(store.close)
-        store.migrate()
-        yield store
+@pytest.fixture
+def store(any_store: Store) -> Store:
+    any_store.migrate()
+    return any_store
 
 
 def create(store: Store) -> str:
@@ -138,3 +124,30 @@ def test_an_older_read_model_is_built_anew(store: Store) -> None:
     projector.catch_up()
     with store.reader.connect() as connection:
         assert [row.guid for row in connection.execute(select(packages))] == [guid]
+
+
+@pytest.mark.parametrize("position", [1, 1000], ids=["another event", "beyond the log"])
+def test_a_read_model_of_another_history_is_built_anew(
+    store: Store, position: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A restored log may lack events that the read model has had: it is noticed, and said."""
+    store.projector().catch_up()
+    guids = [create(store) for _ in range(3)]
+    with store.writer.begin() as connection:
+        connection.execute(update(positions).values(position=position, event_id="lost/2"))
+    projector = store.projector()
+    projector.catch_up()
+    assert "was the log restored?" in caplog.text
+    with store.reader.connect() as connection:
+        assert {row.guid for row in connection.execute(select(packages))} == set(guids)
+
+
+def test_processes_that_start_at_once_do_not_collide(store: Store) -> None:
+    """All of them migrate, and one of them does it."""
+    with store.writer.begin() as connection:
+        for table in ("packtrail_schema", "events", "projection_positions", "relay_positions"):
+            connection.exec_driver_sql(f"DROP TABLE {table}")
+    with ThreadPoolExecutor(4) as pool:
+        steps = list(pool.map(lambda _: store.migrate(), range(4)))
+    assert sorted(steps) == [0, 0, 0, 1]
+    assert create(store)

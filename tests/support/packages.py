@@ -91,7 +91,7 @@ def take_file(
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A real log with its read models in an SQLite file."""
+    """A real log with its read models: in an SQLite file, or in what `of` is given."""
 
     path: Path
     store: Store
@@ -101,7 +101,12 @@ class LocalStore:
 
     @classmethod
     def open(cls, path: Path, projections: list[Projection] | None = None) -> LocalStore:
-        store = open_sqlite(path)
+        return cls.of(open_sqlite(path), path, projections)
+
+    @classmethod
+    def of(
+        cls, store: Store, path: Path = Path(), projections: list[Projection] | None = None
+    ) -> LocalStore:
         store.migrate()
         return cls(
             path, store, store.projector(projections),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
+from adapters.store import Store
 from domain.package import Digests, Fault, PackageState, PackageType, StoredBits
 from domain.service import PackageService
 from projections.packages import PackageRow
@@ -17,10 +17,8 @@ Command = Callable[[PackageService, str], object]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[LocalStore]:
-    store = LocalStore.open(tmp_path / "log.db")
-    yield store
-    store.close()
+def store(any_store: Store) -> LocalStore:
+    return LocalStore.of(any_store)
 
 
 def new(store: LocalStore, app: str = "app-1") -> str:

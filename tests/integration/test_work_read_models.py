@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
+from adapters.store import Store
 from domain.package import Fault, PackageType, StagedBits
 from projections.unfinished import Step
 from tests.support.packages import BY, DIGESTS, STORED, LocalStore
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[LocalStore]:
-    store = LocalStore.open(tmp_path / "log.db")
-    yield store
-    store.close()
+def store(any_store: Store) -> LocalStore:
+    return LocalStore.of(any_store)
 
 
 def uploaded(store: LocalStore, uri: str = "staging:a") -> str:
