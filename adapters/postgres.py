@@ -8,7 +8,9 @@ what it was about; whoever needs to know asks again.
 from __future__ import annotations
 
 import logging
+import os
 import select
+import socket
 import threading
 import time
 from collections import Counter
@@ -189,6 +191,7 @@ class Listener:
         self._channels = channels
         self._counts: Counter[str] = Counter()
         self._condition = threading.Condition()
+        self._descriptor: int | None = None  # of the connection, while there is one
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="postgres-listener", daemon=True)
         self._thread.start()
@@ -208,6 +211,10 @@ class Listener:
 
     def close(self) -> None:
         self._stopping.set()
+        with self._condition:
+            if self._descriptor is not None:  # ends the thread's wait for the server
+                with socket.socket(fileno=os.dup(self._descriptor)) as ending:
+                    ending.shutdown(socket.SHUT_RDWR)
         self._thread.join()
 
     def _run(self) -> None:
@@ -215,6 +222,8 @@ class Listener:
             try:
                 self._listen()
             except psycopg.Error as error:
+                if self._stopping.is_set():
+                    return
                 logger.warning("not listening to PostgreSQL: %s", error)
             for channel in self._channels:
                 self.wake(channel)
@@ -224,16 +233,27 @@ class Listener:
         with BoundedConnection.connect(
             **options(self._url, REQUEST_PATIENCE), autocommit=True
         ) as connection:
-            for channel in self._channels:
-                connection.execute(SQL("LISTEN {}").format(SQL(channel)))
-                self.wake(channel)
-            asked = time.monotonic()
-            while not self._stopping.is_set():
-                for notice in connection.notifies(timeout=0.5, stop_after=1):
-                    self.wake(notice.channel)
-                if time.monotonic() - asked > 5:
-                    connection.execute("SELECT 1")  # does it live?
-                    asked = time.monotonic()
+            self._set_descriptor(connection.fileno())
+            try:
+                self._hear(connection)
+            finally:
+                self._set_descriptor(None)
+
+    def _set_descriptor(self, descriptor: int | None) -> None:
+        with self._condition:
+            self._descriptor = descriptor
+
+    def _hear(self, connection: psycopg.Connection[Any]) -> None:
+        for channel in self._channels:
+            connection.execute(SQL("LISTEN {}").format(SQL(channel)))
+            self.wake(channel)
+        asked = time.monotonic()
+        while not self._stopping.is_set():
+            for notice in connection.notifies(timeout=0.5, stop_after=1):
+                self.wake(notice.channel)
+            if time.monotonic() - asked > 5:
+                connection.execute("SELECT 1")  # does it live?
+                asked = time.monotonic()
 
 
 class AdvisoryLock:

@@ -66,6 +66,7 @@ class PostgresServer:
                 [
                     self._programs / "postgres", "-D", self.folder / "data", "-h", "127.0.0.1",
                     "-p", str(self.port), "-k", "", "-c", "max_connections=200",
+                    "-c", "fsync=off",  # the machine itself does not die in tests
                 ],
                 stdout=log, stderr=log, cwd="/", process_group=0, **self._account,
             )  # fmt: skip
