@@ -10,6 +10,7 @@ from typing import Protocol
 logger = logging.getLogger("packtrail.leadership")
 
 LOOK = 1.0  # seconds between looks at the lock
+MAX_PAUSE = 10.0  # seconds between tries of a part that can't be started
 
 
 class Part(Protocol):
@@ -59,15 +60,18 @@ class Led:
         return self._finished and not self._thread.is_alive()
 
     def _run(self) -> None:
+        failures = 0
         while not self._stopping.is_set():
             try:
                 if self._lock.acquire():
                     self._lead()
+                failures = 0
             except Exception:
+                failures += 1
                 logger.exception("%s does not run here", self.name)
             finally:
                 self._lock.release()
-            self._stopping.wait(LOOK)
+            self._stopping.wait(min(LOOK * 2.0 ** min(failures, 10), MAX_PAUSE))
 
     def _lead(self) -> None:
         part = self._make()

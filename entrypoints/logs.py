@@ -8,9 +8,20 @@ import traceback
 from datetime import UTC, datetime
 
 import orjson
+from eventsourcing import persistence
+from sqlalchemy import exc
 
 from adapters import context
+from adapters.http.faults import ReadModelBehind
+from domain.errors import NewerData, NothingRecorded
 
+# Something is away, or newer than we are: where in the code that was found out helps nobody,
+# and while it lasts there are many of these lines.
+_AWAY = (
+    OSError, NewerData, NothingRecorded, ReadModelBehind,
+    persistence.OperationalError, persistence.InterfaceError,
+    exc.OperationalError, exc.InterfaceError, exc.TimeoutError,
+)  # fmt: skip
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -26,8 +37,11 @@ class JsonLines(logging.Formatter):
             "request_id": context.request_id.get(),
         }
         line.update({k: v for k, v in vars(record).items() if k not in _STANDARD})
-        if record.exc_info and record.exc_info[0]:
-            line["traceback"] = "".join(traceback.format_exception(*record.exc_info))
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            line["error"] = " ".join(f"{type(error).__name__}: {error}".split())
+            if not isinstance(error, _AWAY):
+                line["traceback"] = "".join(traceback.format_exception(error))
         return orjson.dumps(line, default=str).decode()
 
 
