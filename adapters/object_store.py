@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from types import TracebackType
@@ -13,14 +14,20 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
 
+from adapters.breaker import Breaker
 from adapters.folders import NotOurFolder
 from domain.errors import StoreAway
+
+logger = logging.getLogger("packtrail.bits")
 
 MARK = "packtrail.log"  # the object that names the log that the prefix belongs to
 PART = 8 * 1024 * 1024  # bytes of a part of an upload; parts travel side by side
 PARTS_AT_ONCE = 4
 BLOCK = 1024 * 1024  # bytes fetched at once where bits are read here and there
 BLOCKS_KEPT = 8
+REQUEST_SECONDS = 60.0  # of one request: a part of 8 MiB, say
+COPY_SECONDS = 3600.0  # of a copy inside the store
+CHECK_SECONDS = 1.5
 MAX_SERVER_COPY = 5 * 1024**3  # bytes that S3 copies in one request
 
 
@@ -44,22 +51,45 @@ class Bucket:
     def __init__(self, url: str) -> None:
         self._url = url
         name, _, prefix = url.removeprefix("s3://").partition("/")
-        self._store = S3Store(
-            name,
-            prefix=prefix.strip("/") or None,
-            client_options={
-                "connect_timeout": timedelta(seconds=2),
-                "timeout": timedelta(seconds=60),  # of one request, a part of an upload, say
-                "allow_http": True,
-            },
-            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=5)},
+        self._identity: str | None = None
+        self._claimed = False
+        self._breaker = Breaker(
+            (StoreAway,), lambda: ObjectStoreAway("the store did not answer just now")
         )
+
+        def store(seconds: float, retries: int) -> S3Store:
+            """A client whose requests take so long at most, from first to last byte."""
+            return S3Store(
+                name,
+                prefix=prefix.strip("/") or None,
+                client_options={
+                    "connect_timeout": timedelta(seconds=min(2, seconds)),
+                    "timeout": timedelta(seconds=seconds),
+                    "allow_http": True,
+                },
+                retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=5)},
+            )
+
+        self._store = store(REQUEST_SECONDS, 2)
+        self._copying = store(COPY_SECONDS, 2)
+        self._asking = store(CHECK_SECONDS, 0)
 
     def claim(self, identity: str) -> None:
         """Marks the prefix, or finds it marked, as the log's of that identity.
 
-        Raises `NotOurFolder` if it is another log's.
+        A store that is away is asked again before anything is listed for a sweep. Raises
+        `NotOurFolder` if the prefix is another log's.
         """
+        self._identity, self._claimed = identity, False
+        try:
+            self._require_claimed()
+        except StoreAway as error:
+            logger.warning("the object store is away: %s", error)
+
+    def _require_claimed(self) -> None:
+        identity = self._identity
+        if self._claimed or identity is None:
+            return
         with errors_as_away():
             try:
                 obstore.put(self._store, MARK, identity.encode(), mode="create")
@@ -70,6 +100,7 @@ class Bucket:
                         f"{self._url} has the bits of another log ({found}) than this one: "
                         "restore that log, or name another prefix"
                     ) from None
+        self._claimed = True
 
     def put(self, key: str, chunks: Iterator[bytes], attributes: dict[str, str]) -> None:
         """Makes an object, whole or not at all, of bytes that come in pieces."""
@@ -83,15 +114,16 @@ class Bucket:
         """Copies an object inside the store; its size. Raises `FileNotFoundError`."""
         with errors_as_away():
             head = obstore.head(self._store, source)
-            if head["size"] <= MAX_SERVER_COPY:
-                obstore.copy(self._store, source, key)
+            size = int(head["size"])
+            if size <= MAX_SERVER_COPY:
+                obstore.copy(self._copying, source, key)
             else:
-                found = obstore.get(self._store, source)
+                attributes = obstore.get(self._store, source, options={"head": True}).attributes
                 obstore.put(
-                    self._store, key, found.stream(min_chunk_size=PART),
-                    attributes=found.attributes, chunk_size=PART, max_concurrency=PARTS_AT_ONCE,
+                    self._store, key, ObjectBits(self._store, source, size).pieces(),
+                    attributes=attributes, chunk_size=PART, max_concurrency=PARTS_AT_ONCE,
                 )  # fmt: skip
-            return int(head["size"])
+            return size
 
     def open(self, key: str) -> ObjectBits:
         """Raises `FileNotFoundError`."""
@@ -104,6 +136,7 @@ class Bucket:
 
     def list(self, prefix: str, older_than: float) -> Iterator[str]:
         """The keys behind a prefix of objects made before a time (seconds since the epoch)."""
+        self._require_claimed()
         with errors_as_away():
             for batch in obstore.list(self._store, prefix=prefix):
                 for found in batch:
@@ -116,9 +149,9 @@ class Bucket:
             return str(obstore.sign(self._store, "GET", key, timedelta(seconds=seconds)))
 
     def check(self) -> None:
-        """Raises `StoreAway` if the store does not answer."""
-        with errors_as_away():
-            obstore.head(self._store, MARK)
+        """Raises `StoreAway`, soon, if the store does not answer."""
+        with self._breaker(), errors_as_away(), contextlib.suppress(FileNotFoundError):
+            obstore.head(self._asking, MARK)
 
 
 class ObjectBits:
@@ -139,22 +172,24 @@ class ObjectBits:
         return data[offset - first * BLOCK : end - first * BLOCK]
 
     def chunks(self) -> Iterator[memoryview]:
-        received = 0
+        return map(memoryview, self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """All bytes in order, a request for each piece: each has its own time, and its retries."""
+        for start in range(0, self.size, PART):
+            yield self._fetch(start, min(start + PART, self.size))
+
+    def _fetch(self, start: int, end: int) -> bytes:
         with errors_as_away():
-            for chunk in obstore.get(self._store, self._key).stream(min_chunk_size=BLOCK):
-                received += len(chunk)
-                yield memoryview(bytes(chunk))
-        if received != self.size:
-            raise ObjectStoreAway(f"{received} bytes came of {self.size}")
+            found = bytes(obstore.get_range(self._store, self._key, start=start, end=end))
+        if len(found) != end - start:
+            raise ObjectStoreAway(f"{len(found)} bytes came of {end - start}")
+        return found
 
     def _block(self, number: int) -> bytes:
         if number not in self._blocks:
             start = number * BLOCK
-            with errors_as_away():
-                found = obstore.get_range(
-                    self._store, self._key, start=start, end=min(start + BLOCK, self.size)
-                )
-            self._blocks[number] = bytes(found)
+            self._blocks[number] = self._fetch(start, min(start + BLOCK, self.size))
             if len(self._blocks) > BLOCKS_KEPT:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(number)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import select
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -50,7 +51,8 @@ PROJECTED_CHANNEL = "packtrail_projected"
 REQUEST_PATIENCE = 0.8
 WORK_PATIENCE = 5.0
 MAINTENANCE_PATIENCE = 600.0
-CONNECT_TIMEOUT = 1  # a new connection; libpq takes whole seconds
+CONNECT_TIMEOUT = 2  # of one address; psycopg waits no less
+CONNECT_SECONDS = 1.0  # of a new connection for a pool
 LOCK_TIMEOUT = 0.6
 RETRY = 1.0  # between tries to connect again, and between looks at a lock
 
@@ -102,7 +104,11 @@ def options(url: str, patience: float) -> dict[str, Any]:
 def seems_closed(connection: psycopg.Connection[Any]) -> bool:
     """Whether the server has said something unasked: an idle one does so to say good-bye."""
     try:
-        return connection.closed or bool(select.select([connection.fileno()], [], [], 0)[0])
+        if connection.closed:
+            return True
+        looking = select.poll()  # select can't look at descriptors above 1023
+        looking.register(connection.fileno(), select.POLLIN)
+        return bool(looking.poll(0))
     except psycopg.Error:
         return True
 
@@ -151,8 +157,12 @@ def pool_of(url: str, patience: float, size: int, **how: Any) -> QueuePool:
     """Bounded connections; one that the server has closed meanwhile is not handed out."""
     kind = connection_class(patience)
     parameters = options(url, patience)
+
+    def connect() -> Any:
+        return _connect_within(CONNECT_SECONDS, lambda: kind.connect(**parameters, **how))
+
     pool = QueuePool(
-        lambda: cast(Any, kind.connect(**parameters, **how)),
+        connect,
         pool_size=size,
         max_overflow=0,
         timeout=min(0.5, patience),
@@ -160,6 +170,34 @@ def pool_of(url: str, patience: float, size: int, **how: Any) -> QueuePool:
     )
     event.listen(pool, "checkout", _refuse_closed)
     return pool
+
+
+def _connect_within(seconds: float, connect: Callable[[], BoundedConnection]) -> BoundedConnection:
+    """psycopg waits for two seconds at least; who asks for less has it done by a thread."""
+    done: queue.SimpleQueue[BoundedConnection | Exception] = queue.SimpleQueue()
+    given_up = threading.Event()
+
+    def run() -> None:
+        try:
+            connection = connect()
+        except Exception as error:  # noqa: BLE001 - handed over
+            done.put(error)
+            return
+        done.put(connection)
+        if given_up.is_set():
+            connection.close()
+
+    threading.Thread(target=run, name="postgres-connect", daemon=True).start()
+    try:
+        result = done.get(timeout=seconds)
+    except queue.Empty:
+        given_up.set()
+        if not done.empty() and isinstance(late := done.get(), BoundedConnection):
+            late.close()
+        raise psycopg.OperationalError(f"no connection in {seconds} s") from None
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _refuse_closed(connection: Any, entry: ConnectionPoolEntry, proxy: Any) -> None:

@@ -150,7 +150,10 @@ class Sweep:
 
     def _level(self) -> bool:
         """Waits until the read models have all that the log has now."""
-        level = self._progress.wait_for(self._log.head(), CATCH_UP)
+        head, deadline = self._log.head(), time.monotonic() + CATCH_UP
+        level = self._progress.wait_for(head, min(1.0, CATCH_UP))
+        while not level and not self._stopping.is_set() and time.monotonic() < deadline:
+            level = self._progress.wait_for(head, 1.0)
         if not level:
             logger.warning("not swept: the read models are behind the log")
         return level

@@ -108,7 +108,7 @@ class PackageService:
         if key is None:
             return self._save(begin(self._new_guid()))
         guid = str(uuid5(_KEYS, f"{by.actor}\0{key}"))
-        while True:
+        for last_try in (False, False, True):
             try:
                 first: Package = self._packages.get(Package.ID_PREFIX + guid, version=1)
             except AggregateNotFoundError:
@@ -119,8 +119,10 @@ class PackageService:
                 return Committed(first, None)
             try:
                 return self._save(begin(guid))
-            except IntegrityError:
-                continue  # the same request came twice at once, and the other was first
+            except IntegrityError:  # the same request came twice at once: the other was first
+                if last_try:
+                    raise
+        raise AssertionError("a last try returns or raises")
 
     def check_upload(self, guid: str) -> None:
         self.get(guid).check_upload()

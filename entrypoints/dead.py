@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from adapters.http.answers import new_request_id
+from adapters.postgres import WORK_PATIENCE
 from adapters.store import Store
 from domain.errors import Refusal
 from domain.package import Cause
@@ -46,7 +47,7 @@ def add_dead(commands: Any) -> list[argparse.ArgumentParser]:
 
 
 def _run(settings: Settings, options: argparse.Namespace) -> int:
-    store = open_work_store(settings)
+    store = open_work_store(settings, WORK_PATIENCE)
     try:
         store.migrate()
         store.projector().catch_up()

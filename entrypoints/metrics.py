@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from adapters.metrics import CONTENT_TYPE, Metrics
 from entrypoints.settings import Listen, SettingError
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
 class _Quiet(WSGIRequestHandler):
+    timeout = 10  # seconds that a client has to say what it wants
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: it is asked every few seconds."""
 
@@ -33,7 +40,7 @@ def serve_metrics(address: Listen, metrics: Metrics) -> str:
         return [content()]
 
     try:
-        server = make_server(address.host, address.port, answer, handler_class=_Quiet)
+        server = make_server(address.host, address.port, answer, _Server, _Quiet)
     except OSError as error:
         raise SettingError(
             "METRICS_LISTEN", str(address), f"an address that can be listened on: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,7 +28,10 @@ class Process:
 
     def stop(self, timeout: float) -> bool:
         """Stops the parts, the last first; whether work was finished within `timeout` seconds."""
-        finished = [part.stop(timeout) for part in reversed(self.parts)]
+        deadline = time.monotonic() + timeout
+        finished = [
+            part.stop(max(0.1, deadline - time.monotonic())) for part in reversed(self.parts)
+        ]
         for close in self.closers:
             close()
         return all(finished)

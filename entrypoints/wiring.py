@@ -89,13 +89,13 @@ def make_tokens(settings: Settings) -> Tokens:
     return Tokens(secret, settings.jwt_audience)
 
 
-def open_work_store(settings: Settings) -> Store:
-    """The store for a command that works in the background, or beside a service."""
+def open_work_store(settings: Settings, patience: float = MAINTENANCE_PATIENCE) -> Store:
+    """The store for a command beside a service; each statement has `patience` seconds."""
     if settings.sqlite_file is not None:
         return open_sqlite(settings.sqlite_file)
     url = settings.event_store
     listener = Listener(url, (EVENTS_CHANNEL, PROJECTED_CHANNEL))
-    store = open_postgres(url, listener, MAINTENANCE_PATIENCE, WORK_CONNECTIONS)
+    store = open_postgres(url, listener, patience, WORK_CONNECTIONS)
     store.closers.append(listener.close)
     return store
 
@@ -282,7 +282,9 @@ class Wiring:
         return {
             "event_store": ReadyPart(event_store, essential=True),
             "read_models": ReadyPart(freshness.require, essential=True),
-            "staging": ReadyPart(self._staging.check, essential=True),
+            "staging": ReadyPart(
+                self._staging.check, essential=isinstance(self._staging, LocalStaging)
+            ),
             "blob_store": ReadyPart(self._blobs.check, essential=False),
             "broker": ReadyPart(broker, essential=False),
         }

@@ -140,6 +140,8 @@ def errors_as_away() -> Iterator[None]:
     except BrokerAway:
         raise
     except amqp.PreconditionFailed as error:
+        if "inequivalent" not in str(error):
+            raise BrokerAway(str(error)) from error
         raise BrokerAway(
             f"an exchange or queue is there with other arguments than this program's; "
             f"the newest program's count: upgrade this one ({error})"
@@ -171,8 +173,10 @@ class _Waker:
         with errors_as_away():
             while self._deliver():
                 pass
-            socket = self._connection.connection.sock
-            select.select([socket, self._read], [], [], min(timeout, HEARTBEAT / 4))
+            waiting = select.poll()  # select can't look at descriptors above 1023
+            for end in (self._connection.connection.sock.fileno(), self._read):
+                waiting.register(end, select.POLLIN)
+            waiting.poll(min(timeout, HEARTBEAT / 4) * 1000)
             with contextlib.suppress(BlockingIOError):
                 os.read(self._read, 4096)
             self._connection.heartbeat_check()

@@ -11,7 +11,18 @@ import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 
-from sqlalchemy import BigInteger, Column, Engine, MetaData, Table, Text, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Engine,
+    MetaData,
+    Table,
+    Text,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from adapters.bus.bus import Bus
 from adapters.bus.messages import message_of
@@ -51,10 +62,20 @@ class RelayPosition:
         return Position(row.position, row.event_id) if row else Position()
 
     def save(self, at: Position) -> None:
+        """Keeps a position; one that is behind the kept one is another relay's from before."""
         values = {"position": at.position, "event_id": at.event_id}
+        not_behind = relay_positions.c.position <= at.position
         with self._writing, self._engine.begin() as connection:
-            if not connection.execute(update(relay_positions).values(values)).rowcount:
+            known = connection.execute(select(relay_positions.c.position)).first()
+            if known is None:
                 connection.execute(insert(relay_positions).values(name="events", **values))
+            else:
+                connection.execute(update(relay_positions).where(not_behind).values(values))
+
+    def forget(self) -> None:
+        """Begins at the beginning again: the position was of another history."""
+        with self._writing, self._engine.begin() as connection:
+            connection.execute(delete(relay_positions))
 
 
 class Relay:
@@ -149,4 +170,5 @@ class Relay:
             "restored?): everything in it is published again",
             kept.position,
         )
+        self._kept.forget()
         return Position()

@@ -129,6 +129,7 @@ class S3Staging:
     def _put(
         self, descriptor: int, offset: int, length: int, guid: str, file_name: str | None
     ) -> StagedBits:
+        self._bucket.check()  # soon told: a store that hangs would keep the request for minutes
         name = new_name(guid)
         self._bucket.put(
             f"{PREFIX}/{name}",

@@ -409,6 +409,23 @@ class TestS3Blobs:
         staging.remove(name)
         assert list(staging.names(time.time() + 60)) == []
 
+    def test_a_bucket_that_was_away_at_the_start_is_claimed_before_a_sweep(
+        self,
+    ) -> None:
+        """Nothing is listed, and so removed, before it is known whose the bits are."""
+        server = S3Server()
+        url = "s3://bucket-1/pack/trail"
+        bucket = server.reopen(url)
+        S3Blobs(bucket).prepare("identity-1")
+        with pytest.raises(StoreAway):
+            list(S3Blobs(bucket).keys(time.time()))
+        server.start()
+        server.make_bucket(url)
+        server.reopen(url).claim("identity-2")
+        with pytest.raises(NotOurFolder):
+            list(S3Blobs(bucket).keys(time.time()))
+        server.stop()
+
     def test_a_store_that_is_away_says_nothing_of_its_bits(self) -> None:
         """It is not as if they were lost: it is waited for."""
         server = S3Server()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -255,6 +256,25 @@ def open_migrated(path: Path) -> Store:
     store = open_sqlite(path)
     store.migrate()
     return store
+
+
+class TestPostgres:
+    """What only a server over a network needs."""
+
+    def test_a_process_with_many_descriptors_is_served(
+        self, any_store: Store, tmp_path: Path
+    ) -> None:
+        """More than 1,023 files and connections are open; select could not look at the next."""
+        any_store.migrate()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+        with ExitStack() as stack:
+            stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+            for _ in range(1100):
+                stack.enter_context((tmp_path / "many").open("w"))
+            for _ in range(3):
+                create(any_store)
+        assert any_store.log.head() == 3
 
 
 class TestSQLiteFile:

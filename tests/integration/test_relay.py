@@ -192,6 +192,15 @@ def test_a_position_of_another_history_is_noticed(
     assert "was the log restored?" in caplog.text
 
 
+def test_a_kept_position_does_not_go_back(bench: Bench) -> None:
+    """A relay that has lost its lead may still want to keep where it was."""
+    bench.kept.save(Position(7, "guid-1/3"))
+    bench.kept.save(Position(5, "guid-1/2"))
+    assert bench.kept.load() == Position(7, "guid-1/3")
+    bench.kept.forget()
+    assert bench.kept.load() == Position()
+
+
 def test_events_of_another_process_are_published(bench: Bench) -> None:
     """Nothing wakes the relay for them: it looks by itself."""
     first = bench.append(1)

@@ -55,9 +55,13 @@ class S3Server:
     def new_bucket(self) -> str:
         """The URL of a prefix in an empty bucket."""
         self._buckets += 1
-        name = f"bucket-{self._buckets}"
+        url = f"s3://bucket-{self._buckets}/pack/trail"
+        self.make_bucket(url)
+        return url
+
+    def make_bucket(self, url: str) -> None:
+        name = url.split("/")[2]
         assert httpx.put(f"http://127.0.0.1:{self.port}/{name}").status_code == 200
-        return f"s3://{name}/pack/trail"
 
     def stop(self) -> None:
         if self._process is not None:
