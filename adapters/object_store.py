@@ -90,6 +90,7 @@ class Bucket:
         identity = self._identity
         if self._claimed or identity is None:
             return
+        self.check()  # soon told: a store that hangs would keep a start for minutes
         with errors_as_away():
             try:
                 obstore.put(self._store, MARK, identity.encode(), mode="create")
