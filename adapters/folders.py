@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from uuid import uuid4
 
 from adapters.bits import sync_folder
 from domain.errors import StoreAway
@@ -24,6 +25,7 @@ class BitsFolder:
         self.path = path
         self._marks_in = marks_in
         self._pinned: tuple[int, int] | None = None
+        self.token = ""  # what tells this folder from every other, also when it is moved
 
     def claim(self, identity: str) -> None:
         """Makes the folder for the log of that identity, or finds that it is this log's.
@@ -32,9 +34,10 @@ class BitsFolder:
         `OSError`.
         """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mark = self._marks_in / f".{self.path.name}-of-{identity}"
-        if not mark.exists():
-            others = list(self._marks_in.glob(f".{self.path.name}-of-*"))
+        prefix = f".{self.path.name}-of-"
+        marks = list(self._marks_in.glob(f"{prefix}{identity}.*"))
+        if not marks:
+            others = list(self._marks_in.glob(f"{prefix}*"))
             if others:
                 raise NotOurFolder(
                     f"{self.path} has the bits of another log than this one: restore that log "
@@ -42,7 +45,11 @@ class BitsFolder:
                 )
             if any(self.path.iterdir()):
                 raise NotOurFolder(f"{self.path} has files in it that are not ours: name another")
-            mark.mkdir(mode=0o700)
+            marks = [self._marks_in / f"{prefix}{identity}.{uuid4().hex}"]
+            marks[0].mkdir(mode=0o700)
+        # of processes that start at once each may have made one: the first counts
+        marks = sorted(self._marks_in.glob(f"{prefix}{identity}.*"))
+        self.token = marks[0].name.rpartition(".")[2]
         for folder in {self.path, self.path.parent, self._marks_in}:
             sync_folder(folder)
         status = self.path.stat()

@@ -41,7 +41,7 @@ def errors_as_away() -> Iterator[None]:
     try:
         yield
     except BaseError as error:
-        first_line = str(error).partition("\n")[0]
+        first_line = str(error).partition("\n")[0][:200]
         raise ObjectStoreAway(f"{type(error).__name__}: {first_line}") from error
 
 

@@ -229,6 +229,7 @@ class Listener:
         self._channels = channels
         self._counts: Counter[str] = Counter()
         self._condition = threading.Condition()
+        self._has_listened = False
         self._descriptor: int | None = None  # of the connection, while there is one
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="postgres-listener", daemon=True)
@@ -262,7 +263,8 @@ class Listener:
             except psycopg.Error as error:
                 if self._stopping.is_set():
                     return
-                logger.warning("not listening to PostgreSQL: %s", error)
+                if self._has_listened:  # before, whoever starts says what is wrong
+                    logger.warning("not listening to PostgreSQL: %s", error)
             for channel in self._channels:
                 self.wake(channel)
             self._stopping.wait(RETRY)
@@ -272,6 +274,7 @@ class Listener:
             **options(self._url, REQUEST_PATIENCE), autocommit=True
         ) as connection:
             self._set_descriptor(connection.fileno())
+            self._has_listened = True
             try:
                 self._hear(connection)
             finally:
@@ -300,9 +303,11 @@ class AdvisoryLock:
     Should its holder hang, the server ends the session, so that another can take over.
     """
 
-    def __init__(self, url: str, key: int) -> None:
+    def __init__(self, url: str, key: int, idle_timeout: int = 10) -> None:
+        """`idle_timeout`: seconds that its holder may be silent; 0 for as long as it lives."""
         self._url = url
         self._key = key
+        self._idle_timeout = idle_timeout
         self._session: psycopg.Connection[Any] | None = None
 
     def acquire(self) -> bool:
@@ -312,7 +317,7 @@ class AdvisoryLock:
                 self._session = BoundedConnection.connect(
                     **options(self._url, REQUEST_PATIENCE), autocommit=True
                 )
-                self._session.execute("SET idle_session_timeout = '10s'")
+                self._session.execute(f"SET idle_session_timeout = '{self._idle_timeout}s'")
             row = self._session.execute("SELECT pg_try_advisory_lock(%s)", [self._key]).fetchone()
             if row is not None and row[0]:
                 return True

@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from adapters.bus import relay
+from adapters.folders import NotOurFolder
 from domain.errors import NewerData
 from projections import positions
 
@@ -36,6 +37,7 @@ schema = Table(
     metadata,
     Column("version", Integer, nullable=False),
     Column("identity", Text, nullable=False),  # of the log: folders of bits are marked with it
+    Column("folders", Text),  # which folders its bits are in, where they are in folders
 )
 
 
@@ -81,3 +83,18 @@ def identity(engine: Engine) -> str:
     """What tells this log from every other; it is dumped and restored with it."""
     with engine.connect() as connection:
         return str(connection.scalar(select(schema.c.identity)))
+
+
+def claim_folders(engine: Engine, writing: AbstractContextManager[object], found: str) -> None:
+    """The log's bits are in these folders, and all processes must have them.
+
+    Raises `NotOurFolder` for others than those that the first process had.
+    """
+    with writing, engine.begin() as connection:
+        unset = schema.c.folders.is_(None)
+        connection.execute(update(schema).where(unset).values(folders=found))
+        if connection.scalar(select(schema.c.folders)) != found:
+            raise NotOurFolder(
+                "the log's bits are in other folders than these: processes on one database need "
+                "the same data folder and blob store, or a bucket"
+            )

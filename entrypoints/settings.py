@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 T = TypeVar("T")
 
@@ -114,6 +118,13 @@ class Settings:
         )
         read.refuse_unknown()
         settings._refuse_uploads_among_our_files(upload_dir)
+        endpoint = environment.get("AWS_ENDPOINT_URL", "")
+        in_bucket = settings.blob_dir is None
+        if in_bucket and endpoint and not re.match(r"https?://[^/]", endpoint):
+            raise SettingError(
+                "BLOB_STORE", settings.blob_store,
+                f"to be reached by AWS_ENDPOINT_URL={endpoint!r}: a URL with http or https",
+            )  # fmt: skip
         return settings
 
     def _refuse_uploads_among_our_files(self, upload_dir: Path) -> None:
@@ -177,11 +188,20 @@ def _store(value: str) -> str:
             "an SQLite file, such as sqlite:////var/lib/packtrail/packtrail.db, or a PostgreSQL "
             "database, such as postgresql://user@host/packtrail"
         )
+    if not is_file:
+        try:
+            parts = conninfo_to_dict(value)
+        except psycopg.Error:
+            raise _Invalid("a URL (special characters of a password are written as %40)") from None
+        if "@" in str(parts.get("host", "")):
+            raise _Invalid("a URL (an @ in a password is written as %40)")
     return value
 
 
 def _blob_store(value: str) -> str:
-    is_bucket = re.match("s3://[^/]", value)
+    is_bucket = re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?", value)
+    if is_bucket and ".." in value:
+        is_bucket = None
     if not value.startswith(f"{FILE}/") and not is_bucket:
         raise _Invalid(
             "a local folder, such as file:///var/lib/packtrail/blobs, or a bucket, such as "
@@ -193,12 +213,17 @@ def _blob_store(value: str) -> str:
 def _broker(value: str) -> str:
     if value != MEMORY and not value.startswith(("amqp://", "amqps://")):
         raise _Invalid("memory://, or a RabbitMQ server, such as amqp://user:password@host//")
+    try:
+        _ = urlsplit(value).port
+    except ValueError:
+        raise _Invalid("a URL with a port that is a number, or with none") from None
     return value
 
 
 def _without_password(value: str) -> str:
-    """The value as it may be shown: a URL's password is left out."""
-    return re.sub(r"(://[^/@:]*):[^@]*@", r"\1:…@", value)
+    """The value as it may be shown: what may be a password in a URL is left out."""
+    shown = re.sub(r"://.*@", "://…@", value)
+    return re.sub(r"(?i)(password|secret|key)=[^&]*", r"\1=…", shown)
 
 
 def _positive(value: str) -> int:

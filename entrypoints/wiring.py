@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy.pool import QueuePool
 from waitress.adjustments import Adjustments
 
+from adapters import schema
 from adapters.blob_store.local import LocalBlobs
 from adapters.blob_store.s3 import S3Blobs
 from adapters.bus.bus import Bus
@@ -61,7 +62,7 @@ REQUEST_CONNECTIONS = HTTP_THREADS
 WORK_CONNECTIONS = 12
 
 # PostgreSQL's advisory locks, a number each
-RELAY_LOCK, PROJECTOR_LOCK, SWEEP_LOCK = 0x7061_0001, 0x7061_0002, 0x7061_0003
+RELAY_LOCK, PROJECTOR_LOCK, SWEEP_LOCK, SERVE_LOCK = (0x7061_0001 + n for n in range(4))
 
 
 class DataDirInUse(Exception):
@@ -119,6 +120,7 @@ class Wiring:
         self._closers: list[Callable[[], None]] = []
         self._staging, self._blobs = _bits_stores(settings)
         self._relay_failed: Callable[[], bool] = lambda: False
+        self._relays_here = False
         self._listener: Listener | None = None
         if settings.sqlite_file is not None:
             self._closers.append(DataDirLock(settings.data_dir).release)
@@ -154,6 +156,7 @@ class Wiring:
     def serve(self) -> Process:
         """Everything in one process."""
         steps = tuple(Step)
+        self._relays_here = True
         server = self._server()
         parts = [*self._projectors(), *self._workers(steps), *self._relays(), *self._sweeps()]
         return self._process(parts, server)
@@ -186,12 +189,33 @@ class Wiring:
             found |= {f"requests, {name}": pool for name, pool in self._requests.pools.items()}
         return found
 
+    def _prepare_bits(self) -> None:
+        """Makes or finds the stores of bits, and that they are the log's."""
+        self._staging.prepare(self._identity)
+        self._blobs.prepare(self._identity)
+        if isinstance(self._staging, LocalStaging) and isinstance(self._blobs, LocalBlobs):
+            tokens = f"{self._staging.place.token} {self._blobs.place.token}"
+            schema.claim_folders(self._work.writer, self._work.writing, tokens)
+
     def _make_bus(self) -> Bus:
         if self._settings.broker == MEMORY:
+            self._require_alone()
             bus = MemoryBus()
             bus.declare()
             return bus
         return RabbitBus(self._settings.broker)
+
+    def _require_alone(self) -> None:
+        """A bus in memory reaches only its own process. Raises `DataDirInUse`."""
+        if self._settings.sqlite_file is not None:
+            return  # the data folder is locked
+        lock = AdvisoryLock(self._settings.event_store, SERVE_LOCK, idle_timeout=0)
+        if not lock.acquire():
+            raise DataDirInUse(
+                "the database is in use by another packtrail serve with a bus in memory: "
+                "several processes need a RabbitMQ server (PACKTRAIL_BROKER)"
+            )
+        self._closers.append(lock.release)
 
     def _progress(self, store: Store) -> Progress:
         if self._projector is not None:
@@ -225,8 +249,7 @@ class Wiring:
         return [self._led("relay", RELAY_LOCK, make)]
 
     def _workers(self, steps: tuple[Step, ...]) -> list[Part]:
-        self._staging.prepare(self._identity)
-        self._blobs.prepare(self._identity)
+        self._prepare_bits()
         limits = ArchiveLimits(self._settings.max_package_size)
         processing = Processing(self._work.packages, self._staging, self._blobs, limits)
         return [
@@ -248,8 +271,7 @@ class Wiring:
 
     def _server(self, listening: socket.socket | None = None) -> Server:
         settings, store = self._settings, self._requests
-        self._staging.prepare(self._identity)
-        self._blobs.prepare(self._identity)
+        self._prepare_bits()
         authenticator = Authenticator(make_tokens(settings))
         rules = UploadRules(settings.max_package_size, settings.app_bits_upload)
         freshness = Freshness(self._progress(store), store.log)
@@ -286,8 +308,7 @@ class Wiring:
                 self._staging.check, essential=isinstance(self._staging, LocalStaging)
             ),
             "blob_store": ReadyPart(self._blobs.check, essential=False),
-            "broker": ReadyPart(broker, essential=False),
-        }
+        } | ({"broker": ReadyPart(broker, essential=False)} if self._relays_here else {})
 
 
 class _Projected:

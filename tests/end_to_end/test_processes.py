@@ -226,3 +226,20 @@ def test_parts_need_engines_that_they_can_share(tmp_path: Path) -> None:
         with pytest.raises(AssertionError, match=setting):
             cluster.run("worker")
         cluster = Cluster(tmp_path, "postgresql://nobody@127.0.0.1:1/x", "memory://")
+
+
+def test_processes_that_could_not_do_each_others_work_are_refused(
+    tmp_path: Path, postgres: PostgresServer, rabbit: RabbitServer
+) -> None:
+    """A second bus in memory, or other folders for bits: one would wait for the other's."""
+    rabbit.forget_queues()
+    database = postgres.new_database()
+    with Cluster(tmp_path / "memory", database, "memory://") as cluster:
+        (tmp_path / "memory").mkdir()
+        cluster.start("serve-1")
+        with pytest.raises(AssertionError, match="need a RabbitMQ server"):
+            cluster.run("serve")
+    with Cluster(tmp_path / "apart", database, rabbit.url) as cluster:
+        (tmp_path / "apart").mkdir()
+        with pytest.raises(AssertionError, match="the same data folder"):
+            cluster.run("worker")

@@ -149,3 +149,28 @@ def test_a_misspelt_setting_is_told(name: str) -> None:
     assert "hunter2" not in text
     assert "PACKTRAIL_LISTEN" in text
     assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EVENT_STORE", "postgresql://u:s3cr%zzet@127.0.0.1/db"),
+        ("EVENT_STORE", "postgresql://u:s3c@ret@127.0.0.1/db"),
+        ("EVENT_STORE", "mysql://127.0.0.1/db?user=u&password=s3cret"),
+        ("BROKER", "amqp://u:s3cret@127.0.0.1:port//"),
+        ("BROKER", "redis://u:s3c@ret@127.0.0.1//"),
+    ],
+)
+def test_a_password_is_not_shown(name: str, value: str) -> None:
+    """Whatever is wrong with the URL that it is in."""
+    with pytest.raises(SettingError) as refused:
+        settings(**{name: value})
+    assert "s3c" not in str(refused.value) and "ret@" not in str(refused.value)
+    assert f"PACKTRAIL_{name}" in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["s3://no bucket/x", "s3://bucket/../x", "s3://", "s3://Up/x"])
+def test_a_bucket_has_a_name_that_can_be_one(url: str) -> None:
+    """Or nothing of what comes later would say what is wrong."""
+    with pytest.raises(SettingError, match="s3://bucket/prefix"):
+        settings(BLOB_STORE=url)
