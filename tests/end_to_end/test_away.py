@@ -93,7 +93,7 @@ def test_a_folder_that_is_away_is_waited_for(own_service: Service, folder: str) 
             (service.data_dir / "staging").rename(service.data_dir / "elsewhere")
             away.rename(blobs)
         waits = "work waits: FolderAway"
-        eventually(lambda: service.log.read_text().count(waits) >= 5)
+        eventually(lambda: service.log.read_text().count(waits) >= 4)
         assert client.show(guid)["state"] == "PROCESSING_UPLOAD"
         assert client.http.get("/readyz").status_code == (503 if folder == "staging" else 200)
         if folder == "staging":
