@@ -63,6 +63,7 @@ def test_the_parts_do_the_job_together(
         assert {name: cluster.stop(name) for name in names} == dict.fromkeys(names, 0)
 
 
+@pytest.mark.slow
 def test_several_api_processes_share_a_port(
     tmp_path: Path, postgres: PostgresServer, rabbit: RabbitServer
 ) -> None:
@@ -141,6 +142,7 @@ def test_machines_that_share_a_bucket(
             eventually(lambda: list(bucket.list("staging", late)) == [])
 
 
+@pytest.mark.slow
 def test_who_stands_by_takes_over(
     tmp_path: Path, postgres: PostgresServer, rabbit: RabbitServer
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_database_that_is_away_is_told_within_two_seconds(
             assert state == "PROCESSING_UPLOAD"
 
 
+@pytest.mark.slow
 def test_uploads_are_accepted_while_the_broker_is_down(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.support.cluster import Cluster
 from tests.support.postgres import PostgresServer
 from tests.support.rabbit import RabbitServer
@@ -27,6 +29,7 @@ def newer_program(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_upgrade_in_the_documented_order(
     tmp_path: Path, postgres: PostgresServer, rabbit: RabbitServer
 ) -> None:

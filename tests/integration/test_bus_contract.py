@@ -385,6 +385,7 @@ class TestConsumer:
 class TestRabbitBus:
     """What only a broker of its own promises, and how it may fail."""
 
+    @pytest.mark.slow
     def test_a_broker_that_dies_loses_nothing(self, own_rabbit: RabbitServer) -> None:
         """What was confirmed is there when it is back; consumers connect again by themselves."""
         rabbit = own_rabbit
@@ -406,6 +407,7 @@ class TestRabbitBus:
         assert consumer.stop(10)
         bus.close()
 
+    @pytest.mark.slow
     def test_a_long_handler_does_not_stop_the_heartbeats(
         self, rabbit: RabbitServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
