@@ -64,6 +64,35 @@ class FileBits:
         self.close()
 
 
+class GrowingFile:
+    """An open file that a body is written to, and read from again before it is whole."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.size = 0
+        self._descriptor: int | None = descriptor
+
+    @property
+    def descriptor(self) -> int:
+        assert self._descriptor is not None, "the growing file is closed"
+        return self._descriptor
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Appends; raises `OSError` (a full disk, say)."""
+        view = memoryview(data)
+        while view:
+            count = os.write(self.descriptor, view)
+            self.size += count
+            view = view[count:]
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return os.pread(self.descriptor, length, offset)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PAUSE = 0.5  # seconds after a failure in which nobody tries
+MEMORY = 2.0  # seconds behind that in which a failure is news
 
 
 class Breaker:
@@ -32,8 +33,12 @@ class Breaker:
 
     @property
     def is_away(self) -> bool:
-        """Whether the last that is known is a failure."""
-        return self._away_until is not None
+        """Whether it failed a moment ago, and has not answered since.
+
+        An older failure says little: perhaps nobody has asked since.
+        """
+        until = self._away_until
+        return until is not None and self._clock() < until + MEMORY
 
     @contextmanager
     def __call__(self) -> Iterator[None]:

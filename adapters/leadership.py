@@ -39,16 +39,10 @@ class Led:
         self.name = name
         self._lock = lock
         self._make = make
-        self._leads = False
         self._stopping = threading.Event()
         self._timeout: float | None = None
         self._finished = True
         self._thread = threading.Thread(target=self._run, name=f"{name}-lead", daemon=True)
-
-    @property
-    def leads(self) -> bool:
-        """Whether the part runs here."""
-        return self._leads
 
     def start(self) -> None:
         self._thread.start()
@@ -76,7 +70,6 @@ class Led:
     def _lead(self) -> None:
         part = self._make()
         part.start()
-        self._leads = True
         logger.info("runs here", extra={"part": self.name})
         try:
             while not self._stopping.wait(LOOK):
@@ -84,5 +77,4 @@ class Led:
                     logger.warning("runs here no more", extra={"part": self.name})
                     return
         finally:
-            self._leads = False
             self._finished = part.stop(self._timeout)

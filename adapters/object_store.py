@@ -6,6 +6,7 @@ import collections
 import contextlib
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -120,10 +121,13 @@ class Bucket:
                 obstore.copy(self._copying, source, key)
             else:
                 attributes = obstore.get(self._store, source, options={"head": True}).attributes
-                obstore.put(
-                    self._store, key, ObjectBits(self._store, source, size).pieces(),
-                    attributes=attributes, chunk_size=PART, max_concurrency=PARTS_AT_ONCE,
-                )  # fmt: skip
+                pieces = ObjectBits(self._store, source, size).pieces()
+                with ThreadPoolExecutor(1) as fetching:  # a put can't fetch on its own thread
+                    elsewhere = iter(lambda: fetching.submit(next, pieces, b"").result(), b"")
+                    obstore.put(
+                        self._store, key, elsewhere, attributes=attributes,
+                        chunk_size=PART, max_concurrency=PARTS_AT_ONCE,
+                    )  # fmt: skip
             return size
 
     def open(self, key: str) -> ObjectBits:

@@ -1,4 +1,4 @@
-"""Puts the parts together. Every constructor is called here, and nowhere else."""
+"""Puts the parts together: what each is made of is told here (stores open in `adapters.store`)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ RELAY_LOCK, PROJECTOR_LOCK, SWEEP_LOCK, SERVE_LOCK = (0x7061_0001 + n for n in r
 
 
 class DataDirInUse(Exception):
-    """Another process serves from the same data folder."""
+    """Another process serves from what is for one alone: a data folder, or a bus in memory."""
 
 
 class DataDirLock:

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 from uuid import uuid4
 
-from adapters.bits import FileBits, copy_range, sync_folder
+from adapters.bits import FileBits, GrowingFile, copy_range, sync_folder
 from adapters.folders import BitsFolder
 from domain.errors import BitsPathInvalid, StagedBitsMissing, UploadTooLarge
 from domain.package import StagedBits
@@ -44,44 +44,22 @@ def guid_in(name: str) -> str | None:
     return match[1] if match else None
 
 
-class StagedFile:
+class StagedFile(GrowingFile):
     """A body on its way into staging: written, then sealed, or abandoned."""
 
     def __init__(self, staging: LocalStaging, name: str) -> None:
         self._staging = staging
         self.uri = f"{SCHEME}:{name}"
         self.path = staging.folder / name
-        self.size = 0
         self.kept = False  # from `stage` on the log may name it
-        self._descriptor: int | None = os.open(
-            self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+        super().__init__(
+            os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         )
-
-    @property
-    def descriptor(self) -> int:
-        assert self._descriptor is not None, "the staged file is closed"
-        return self._descriptor
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Appends; raises `OSError` (a full disk, say)."""
-        view = memoryview(data)
-        while view:
-            count = os.write(self.descriptor, view)
-            self.size += count
-            view = view[count:]
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        return os.pread(self.descriptor, length, offset)
 
     def seal(self) -> None:
         """Returns when the bytes and the file's name are on the disk."""
         os.fdatasync(self.descriptor)
         sync_folder(self._staging.folder)
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
     def abandon(self) -> None:
         """Removes the file: nothing names it."""

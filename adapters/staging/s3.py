@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from adapters.bits import GrowingFile
 from adapters.http.disposition import attachment
 from adapters.object_store import PART, Bucket, ObjectBits
 from adapters.staging.local import SCHEME, FoundFile, LocalStaging, checked_name, new_name
@@ -20,36 +21,12 @@ from domain.package import StagedBits
 PREFIX = "staging"
 
 
-class ReceivedFile:
+class ReceivedFile(GrowingFile):
     """A body on its way in: a file that nobody else sees."""
 
     def __init__(self, folder: Path) -> None:
-        self.size = 0
         self.kept = False
-        self._descriptor: int | None = os.open(
-            folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600
-        )
-
-    @property
-    def descriptor(self) -> int:
-        assert self._descriptor is not None, "the received file is closed"
-        return self._descriptor
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Appends; raises `OSError` (a full disk, say)."""
-        view = memoryview(data)
-        while view:
-            count = os.write(self.descriptor, view)
-            self.size += count
-            view = view[count:]
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        return os.pread(self.descriptor, length, offset)
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        super().__init__(os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600))
 
     def abandon(self) -> None:
         self.close()

@@ -75,6 +75,16 @@ def test_reads_come_back_as_soon_as_the_log_does(own_service: Service) -> None:
         eventually(lambda: client.http.get(f"/v3/packages/{guid}").status_code == 200, within=4)
 
 
+def test_a_service_that_nobody_writes_to_becomes_ready_again(own_service: Service) -> None:
+    """A load balancer that took it out would wait for ever for a write to succeed."""
+    with own_service as service:
+        client = service.client()
+        with log_locked(service):
+            client.http.post("/v3/apps/app-1/packages", json={"type": "bits"})
+            assert client.http.get("/readyz").status_code == 503
+        eventually(lambda: client.http.get("/readyz").status_code == 200)
+
+
 def created(client: Client) -> str | None:
     response = client.http.post("/v3/apps/app-1/packages", json={"type": "bits"})
     return response.json()["guid"] if response.status_code == 201 else None

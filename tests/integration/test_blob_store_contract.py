@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from adapters import object_store
 from adapters.bits import FileBits
 from adapters.blob_store.local import LocalBlobs
 from adapters.blob_store.s3 import S3Blobs
@@ -387,6 +388,19 @@ class TestS3Blobs:
         with staging.open(staged) as opened:
             assert b"".join(bytes(chunk) for chunk in opened.chunks()) == bits
             assert opened.read_at(PART - 5, 10) == bits[PART - 5 : PART + 5]
+
+    def test_what_is_too_large_for_the_store_to_copy_goes_through_here(
+        self, bucket: Bucket, staging: S3Staging, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A piece at a time, with its name."""
+        monkeypatch.setattr(object_store, "MAX_SERVER_COPY", 1000)
+        blobs = S3Blobs(bucket)
+        blobs.store(KEY, stage(staging, BITS))
+        link = blobs.link(KEY)
+        assert link is not None
+        response = httpx.get(link)
+        assert response.content == BITS
+        assert "app.zip" in response.headers["Content-Disposition"]
 
     def test_a_prefix_belongs_to_one_log(self, bucket: Bucket) -> None:
         """Another log's is refused: its sweep would remove the first one's bits."""
