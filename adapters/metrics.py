@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine, func, select
 from sqlalchemy.pool import QueuePool
 
-from adapters.bus.relay import RelayPosition
+from adapters.follower import KeptPosition
 from domain.ports import EventLog
 from projections.positions import standings
 from projections.unfinished import dead_letters, unfinished
@@ -77,7 +77,7 @@ class Standings(Collector):
         self,
         log: EventLog,
         reader: Engine,
-        relay: RelayPosition,
+        relay: KeptPosition,
         pools: Mapping[str, QueuePool],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:

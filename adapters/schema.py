@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from adapters.bus import relay
+from adapters import follower
 from adapters.folders import NotOurFolder
 from domain.errors import NewerData
 from projections import positions
@@ -45,7 +45,7 @@ def _first(connection: Connection, create_events: Sequence[str]) -> None:
     for statement in create_events:
         connection.exec_driver_sql(statement)
     positions.positions.create(connection)
-    relay.metadata.create_all(connection)
+    follower.metadata.create_all(connection)
 
 
 STEPS: Sequence[Callable[[Connection, Sequence[str]], None]] = (_first,)

@@ -20,7 +20,8 @@ from adapters.event_store.log import RecordedLog, Recorder
 from adapters.event_store.transcoding import EventMapper
 from adapters.postgres import PROJECTED_CHANNEL, Listener, PostgresDatabase
 from adapters.read_models import postgres_engine, sqlite_engines
-from domain.service import PackageService
+from domain.journal import Journal
+from domain.package_service import PackageService
 from projections.engine import Projection, Projector
 from projections.packages import PackagesProjection
 from projections.unfinished import WorkProjection
@@ -90,12 +91,13 @@ def open_sqlite(path: Path) -> Store:
     mapper = EventMapper()
     events = EventStore(mapper, recorder)
     log = RecordedLog(recorder, mapper)
+    journal = Journal(events, log)
     writer, reader = sqlite_engines(str(path))
     return Store(
         recorder=recorder,
         events=events,
         log=log,
-        packages=PackageService(events, log),
+        packages=PackageService(journal),
         writer=writer,
         reader=reader,
         writing=file.writing,
@@ -112,12 +114,13 @@ def open_postgres(url: str, listener: Listener, patience: float, size: int) -> S
     mapper = EventMapper()
     events = EventStore(mapper, recorder)
     log = RecordedLog(recorder, mapper)
+    journal = Journal(events, log)
     engine = postgres_engine(url, patience, size)
     return Store(
         recorder=recorder,
         events=events,
         log=log,
-        packages=PackageService(events, log),
+        packages=PackageService(journal),
         writer=engine,
         reader=engine,
         writing=nullcontext(),

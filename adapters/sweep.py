@@ -16,9 +16,9 @@ from typing import Protocol
 from adapters.staging.local import guid_in
 from domain.errors import PackageNotFound
 from domain.package import Package
+from domain.package_service import PackageService
 from domain.ports import EventLog
 from domain.processing import blob_key, guid_of_blob
-from domain.service import PackageService
 from projections.packages import PackageReadModel
 from projections.progress import Progress
 from projections.unfinished import WorkReadModel

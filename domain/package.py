@@ -19,15 +19,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
-from eventsourcing.domain import (
-    BaseAggregate,
-    CanInitAggregate,
-    CanMutateAggregate,
-    MetaDomainEvent,
-)
+from eventsourcing.domain import CanInitAggregate
 
+from domain.aggregate import MAX_GUID_LENGTH, Aggregate, Cause, RecordedEvent
 from domain.errors import (
     BitsAlreadyUploaded,
     InvalidPackage,
@@ -62,19 +57,6 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True)
-class Cause:
-    """Who caused an event and how: every event carries all three.
-
-    `actor` is the user's guid, never an address. `caused_by` is the id
-    (`<guid>/<version>`) of the event that led to this one, None for a request's first.
-    """
-
-    actor: str
-    request_id: str
-    caused_by: str | None = None
-
-
-@dataclass(frozen=True)
 class StagedBits:
     """Received bits: `length` bytes from `offset` of what `uri` names in staging."""
 
@@ -99,9 +81,6 @@ class Digests:
     sha256: str
 
 
-MAX_GUID_LENGTH = 200
-
-
 def faults_of_new_package(app_guid: str, type: object, url: object) -> list[str]:
     """What is wrong with a package somebody wants to create, as sentences; [] if nothing is."""
     faults = []
@@ -118,34 +97,13 @@ def faults_of_new_package(app_guid: str, type: object, url: object) -> list[str]
     return faults
 
 
-class PackageEvent(CanMutateAggregate[str], metaclass=MetaDomainEvent):
-    """What every event of a package carries."""
-
-    originator_id: str
-    originator_version: int
-    timestamp: datetime
-    actor: str
-    request_id: str
-    caused_by: str | None
-
-    @property
-    def guid(self) -> str:
-        """The package's guid."""
-        return self.originator_id.removeprefix(Package.ID_PREFIX)
-
-    @property
-    def event_id(self) -> str:
-        """The event's id, unique in the whole log: `<guid>/<version>`."""
-        return f"{self.guid}/{self.originator_version}"
-
-
-class Package(BaseAggregate[str], created_event_name="Created"):
+class Package(Aggregate, created_event_name="Created"):
     """An application package: what it is, how far it has come, and where its bits are."""
 
     TOPIC = "package"
-    ID_PREFIX = "package:"  # one event store is one id space: kinds are told apart by it
+    ID_PREFIX = "package:"
 
-    class Event(PackageEvent):
+    class Event(RecordedEvent):
         TOPIC = "package.event"
 
     def __init__(self) -> None:
@@ -162,10 +120,6 @@ class Package(BaseAggregate[str], created_event_name="Created"):
         self.stored: StoredBits | None = None
         self.digests: Digests | None = None
         self.deleted = False
-
-    @property
-    def guid(self) -> str:
-        return self.id.removeprefix(self.ID_PREFIX)
 
     # A package begins: created, or as a copy of another ---------------------------------
 
@@ -427,17 +381,6 @@ class Package(BaseAggregate[str], created_event_name="Created"):
             self.in_progress or self.failed_by_us or self.state is PackageState.READY
         )
 
-    # How every event gets its cause ------------------------------------------------------
-
     def _must_exist(self) -> None:
         if self.deleted:
             raise PackageNotFound(self.guid)
-
-    @classmethod
-    def _begin(
-        cls, event_class: type[CanInitAggregate[str]], guid: str, by: Cause, **fields: Any
-    ) -> Package:
-        return cls._create(event_class, id=cls.ID_PREFIX + guid, **fields, **vars(by))
-
-    def _trigger(self, event_class: type[PackageEvent], by: Cause, **fields: Any) -> None:
-        self.trigger_event(event_class, **fields, **vars(by))

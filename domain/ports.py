@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from domain.package import PackageEvent, StagedBits, StoredBits
+from domain.aggregate import RecordedEvent
+from domain.package import StagedBits, StoredBits
 
 
 class Bits(Protocol):
@@ -74,7 +75,7 @@ class LoggedEvent:
     """An event and its position in the log (positions grow, and may have gaps)."""
 
     position: int
-    event: PackageEvent
+    event: RecordedEvent
 
 
 class EventLog(Protocol):

@@ -10,11 +10,12 @@ import contextlib
 import hashlib
 import re
 
+from domain.aggregate import Cause
 from domain.archive import ArchiveLimits, check_archive
 from domain.errors import BitsAtFault, BlobMissing, PackageNotFound, StagedBitsMissing
-from domain.package import Cause, Digests, Fault, Package, PackageState
+from domain.package import Digests, Fault, Package, PackageState
+from domain.package_service import PackageService
 from domain.ports import BlobStore, Staging
-from domain.service import PackageService
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
@@ -99,7 +100,7 @@ class Processing:
             return None
         if ready.position is None or package.work_began_at is None:
             return None  # another worker was first
-        return (ready.package.modified_on - package.work_began_at).total_seconds()
+        return (ready.aggregate.modified_on - package.work_began_at).total_seconds()
 
     def discard(self, guid: str) -> None:
         """Removes the bits that the package, as the log has it, no longer needs."""

@@ -9,8 +9,8 @@ from typing import Any
 from adapters.http.answers import new_request_id
 from adapters.postgres import WORK_PATIENCE
 from adapters.store import Store
+from domain.aggregate import Cause
 from domain.errors import Refusal
-from domain.package import Cause
 from entrypoints.settings import Settings
 from entrypoints.wiring import open_work_store
 from projections.unfinished import DeadLetter, WorkReadModel

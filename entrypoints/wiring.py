@@ -20,8 +20,9 @@ from adapters.bus.bus import Bus
 from adapters.bus.memory import MemoryBus
 from adapters.bus.rabbit import RabbitBus
 from adapters.bus.redispatch import Redispatcher
-from adapters.bus.relay import Relay, RelayPosition
+from adapters.bus.relay import Relay
 from adapters.bus.work import Worker
+from adapters.follower import KeptPosition
 from adapters.http.admission import UploadAdmission, UploadRules
 from adapters.http.app import create_app
 from adapters.http.authentication import Authenticator
@@ -146,7 +147,7 @@ class Wiring:
             Standings(
                 self._requests.log,
                 self._requests.reader,
-                RelayPosition(self._requests.writer),
+                KeptPosition(self._requests.writer),
                 self._pools(),
             )
         )
@@ -236,7 +237,7 @@ class Wiring:
 
         def make() -> Part:
             relay = Relay(
-                store.log, self._bus, RelayPosition(store.writer, store.writing), self._tracing
+                store.log, self._bus, KeptPosition(store.writer, store.writing), self._tracing
             )
             self._relay_failed = lambda: relay.failed
             redispatcher = Redispatcher(

@@ -71,6 +71,7 @@ class PackagesProjection:
     tables: Sequence[Table] = (packages,)
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
+        events = [logged for logged in events if isinstance(logged.event, Package.Event)]
         before = self._rows(connection, {logged.event.guid for logged in events})
         rows = {guid: dict(row) for guid, row in before.items()}
         for logged in events:

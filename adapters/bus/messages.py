@@ -8,11 +8,10 @@ from typing import Any
 
 import orjson
 
-from domain.package import Cause
+from domain.aggregate import Cause
 from domain.ports import LoggedEvent
 
 CONTENT_TYPE = "application/cloudevents+json"
-SOURCE = "/v3/packages"
 _ENVELOPE = ("originator_id", "originator_version", "originator_topic", "timestamp")
 
 
@@ -26,6 +25,11 @@ class Message:
     headers: dict[str, Any] = field(default_factory=dict)
 
 
+def messages_of(logged: LoggedEvent) -> list[Message]:
+    """All that is published of an event."""
+    return [message_of(logged)]
+
+
 def message_of(logged: LoggedEvent) -> Message:
     """The message that says what an event of the log says.
 
@@ -33,12 +37,12 @@ def message_of(logged: LoggedEvent) -> Message:
     CloudEvents extension "sequence"); `data` holds the event's fields.
     """
     event = logged.event
-    kind = str(getattr(type(event), "TOPIC"))  # noqa: B009 - a class attribute of each event
+    kind = event.TOPIC
     data = {name: value for name, value in vars(event).items() if name not in _ENVELOPE}
     body = {
         "specversion": "1.0",
         "id": event.event_id,
-        "source": SOURCE,
+        "source": source_of(kind),
         "type": kind,
         "subject": event.guid,
         "time": event.timestamp.astimezone(UTC).isoformat().replace("+00:00", "Z"),
@@ -47,6 +51,11 @@ def message_of(logged: LoggedEvent) -> Message:
         "data": data,
     }
     return Message(event.event_id, kind, orjson.dumps(body))
+
+
+def source_of(kind: str) -> str:
+    """The CloudEvents source of a type of event: the collection that it is about."""
+    return f"/v3/{kind.partition('.')[0]}s"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Protocol, cast
 
 from eventsourcing.persistence import Mapper, Notification
 
-from domain.package import PackageEvent
+from domain.aggregate import RecordedEvent
 from domain.ports import LoggedEvent
 
 
@@ -41,7 +41,7 @@ class RecordedLog:
     def read(self, after: int, limit: int) -> list[LoggedEvent]:
         return [
             LoggedEvent(
-                notification.id, cast(PackageEvent, self._mapper.to_domain_event(notification))
+                notification.id, cast(RecordedEvent, self._mapper.to_domain_event(notification))
             )
             for notification in self._recorder.select_notifications(
                 after, limit, inclusive_of_start=False

@@ -17,7 +17,7 @@ from adapters.http.server.parser import SMALL_BODY, Admitted, Refused, RequestHe
 from adapters.staging.intake import Intake
 from adapters.tokens import Caller, Scope
 from domain.errors import NoBitsInForm, UploadsDisabled, UploadTooLarge
-from domain.service import PackageService
+from domain.package_service import PackageService
 
 logger = logging.getLogger("packtrail.http")
 

@@ -31,7 +31,7 @@ from adapters.http.upload import Upload
 from adapters.metrics import Metrics
 from adapters.staging.intake import Intake
 from adapters.tracing import Tracing
-from domain.service import PackageService
+from domain.package_service import PackageService
 from projections.packages import PackageReadModel
 
 logger = logging.getLogger("packtrail.http")

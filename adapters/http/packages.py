@@ -14,9 +14,11 @@ from adapters.http.faults import BadKey, BodyTooLarge, UnparsableBody
 from adapters.http.freshness import Freshness
 from adapters.http.paging import Paging
 from adapters.tokens import Caller, Scope
+from domain.aggregate import Cause
 from domain.errors import InvalidPackage, PackageNotFound
-from domain.package import Cause, PackageType, faults_of_new_package
-from domain.service import Committed, PackageService
+from domain.journal import Committed
+from domain.package import Package, PackageType, faults_of_new_package
+from domain.package_service import PackageService
 from projections.packages import PackageReadModel
 from projections.representation import represent, segment, view_of
 
@@ -59,13 +61,13 @@ class Commands:
         self._freshness = freshness
 
     def answer(
-        self, resp: falcon.Response, committed: Committed, status: str = falcon.HTTP_200
+        self, resp: falcon.Response, committed: Committed[Package], status: str = falcon.HTTP_200
     ) -> None:
         """The package at the version that the command wrote, once it can be read, too."""
         self._freshness.after(committed.position)
-        answer_json(resp, represent(view_of(committed.package)), status)
+        answer_json(resp, represent(view_of(committed.aggregate)), status)
 
-    def settle(self, committed: Committed) -> None:
+    def settle(self, committed: Committed[Any]) -> None:
         self._freshness.after(committed.position)
 
 

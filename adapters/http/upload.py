@@ -14,8 +14,8 @@ from adapters.metrics import Metrics
 from adapters.staging.intake import Intake
 from adapters.tokens import Scope
 from domain.errors import NoBitsInForm, UploadTooLarge
-from domain.package import StagedBits
-from domain.service import Committed, surely_not_recorded
+from domain.journal import Committed, surely_not_recorded
+from domain.package import Package, StagedBits
 
 
 class Upload:
@@ -42,7 +42,7 @@ class Upload:
             committed = self._take_body(req, guid)
         self._commands.answer(resp, committed)
 
-    def _take_body(self, req: falcon.Request, guid: str) -> Committed:
+    def _take_body(self, req: falcon.Request, guid: str) -> Committed[Package]:
         """Form 1: the body holds the bits, and is in staging already."""
         upload: UploadBody | None = req.env.get("packtrail.upload")
         if upload is None:
@@ -54,7 +54,7 @@ class Upload:
         staged = self._intake.stage(upload.staged, part.offset, part.length, guid, part.file_name)
         return self._start(req, guid, staged, part.file_name)
 
-    def _take_file(self, req: falcon.Request, guid: str) -> Committed:
+    def _take_file(self, req: falcon.Request, guid: str) -> Committed[Package]:
         """Form 2: a front server has put the bits into the upload directory."""
         form = parse_qs(
             body_of(req).decode("utf-8", "surrogateescape"),
@@ -74,7 +74,7 @@ class Upload:
 
     def _start(
         self, req: falcon.Request, guid: str, staged: StagedBits, file_name: str | None
-    ) -> Committed:
+    ) -> Committed[Package]:
         try:
             committed = self._commands.packages.start_upload(guid, staged, file_name, cause_of(req))
         except Exception as error:

@@ -17,8 +17,9 @@ from adapters.bus.bus import HASHING, STORAGE
 from adapters.bus.memory import MemoryBus
 from adapters.bus.messages import message_of
 from adapters.bus.redispatch import Redispatcher
-from adapters.bus.relay import Relay, RelayPosition
+from adapters.bus.relay import Relay
 from adapters.bus.work import Worker
+from adapters.follower import KeptPosition
 from adapters.metrics import Metrics
 from adapters.staging.local import LocalStaging
 from adapters.tracing import NoTracing
@@ -75,7 +76,7 @@ class Plant:
     bus: MemoryBus
 
     def upload(self, bits: bytes = BITS) -> str:
-        guid = self.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+        guid = self.store.service.create("app-1", PackageType.BITS, None, BY).aggregate.guid
         staged = self.staging.create("guid-1")
         staged.write(bits)
         staged.seal()
@@ -138,7 +139,7 @@ def idle(tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> P
 @pytest.fixture
 def plant(idle: Plant, stack: ExitStack) -> Plant:
     """All of it runs."""
-    relay = Relay(idle.store.log, idle.bus, RelayPosition(idle.store.writer, idle.store.writing))
+    relay = Relay(idle.store.log, idle.bus, KeptPosition(idle.store.writer, idle.store.writing))
     relay.start()
     stack.callback(relay.stop)
     return idle
@@ -279,7 +280,7 @@ def test_a_copy_becomes_ready_by_itself(plant: Plant) -> None:
     """With bits and checksums of its source."""
     source = plant.upload()
     plant.becomes(source, PackageState.READY)
-    copy = plant.store.service.copy(source, "app-2", BY).package.guid
+    copy = plant.store.service.copy(source, "app-2", BY).aggregate.guid
     package = plant.becomes(copy, PackageState.READY)
     assert package.digests == plant.package(source).digests
     assert (plant.folder / blob_key(copy)).read_bytes() == BITS

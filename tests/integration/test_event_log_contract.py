@@ -57,7 +57,7 @@ def opened(open_log: Callable[[], Store]) -> Store:
 
 def create(opened: Store, count: int = 1) -> list[str]:
     return [
-        opened.packages.create("app-1", PackageType.BITS, None, BY).package.guid
+        opened.packages.create("app-1", PackageType.BITS, None, BY).aggregate.guid
         for _ in range(count)
     ]
 
@@ -142,7 +142,7 @@ class TestEventLog:
         committed = opened.packages.create("app-1", PackageType.BITS, None, BY)
         assert committed.position is not None
         entry = opened.log.read(committed.position - 1, 1)[0]
-        assert entry.event.guid == committed.package.guid
+        assert entry.event.guid == committed.aggregate.guid
 
     def test_what_was_appended_is_there_after_opening_again(
         self, open_log: Callable[[], Store]

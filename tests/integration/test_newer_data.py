@@ -11,7 +11,8 @@ from sqlalchemy import select, update
 
 from adapters import schema
 from adapters.bus.memory import MemoryBus
-from adapters.bus.relay import Relay, RelayPosition
+from adapters.bus.relay import Relay
+from adapters.follower import KeptPosition
 from adapters.http.answers import answer_to
 from adapters.store import Store, projections
 from domain.errors import NewerData
@@ -38,7 +39,7 @@ def store(any_store: Store) -> Store:
 
 
 def create(store: Store) -> str:
-    return store.packages.create("app-1", PackageType.BITS, None, BY).package.guid
+    return store.packages.create("app-1", PackageType.BITS, None, BY).aggregate.guid
 
 
 def append(store: Store, guid: str, topic: str, state: bytes) -> None:
@@ -71,7 +72,7 @@ def test_followers_stop_before_a_newer_event(
     assert projector.position == 1
     bus = MemoryBus()
     bus.declare()
-    relay = Relay(store.log, bus, RelayPosition(store.writer, store.writing))
+    relay = Relay(store.log, bus, KeptPosition(store.writer, store.writing))
     with caplog.at_level(logging.ERROR):
         relay.start()
         eventually(lambda: relay.failed)

@@ -8,7 +8,7 @@ import pytest
 
 from adapters.store import Store
 from domain.package import Digests, Fault, PackageState, PackageType, StoredBits
-from domain.service import PackageService
+from domain.package_service import PackageService
 from projections.packages import PackageRow
 from projections.representation import view_of
 from tests.support.packages import BY, DIGESTS, STAGED, STORED, LocalStore
@@ -22,7 +22,7 @@ def store(any_store: Store) -> LocalStore:
 
 
 def new(store: LocalStore, app: str = "app-1") -> str:
-    return store.service.create(app, PackageType.BITS, None, BY).package.guid
+    return store.service.create(app, PackageType.BITS, None, BY).aggregate.guid
 
 
 def upload(service: PackageService, guid: str) -> None:
@@ -125,7 +125,7 @@ def test_a_resumed_package_shows_no_error(store: LocalStore) -> None:
 
 def test_a_copy_has_a_row_of_its_own(store: LocalStore) -> None:
     """COPYING, for the other app, under its source's file name; resumed, it is COPYING again."""
-    copy = store.service.copy(ready(store), "app-2", BY).package.guid
+    copy = store.service.copy(ready(store), "app-2", BY).aggregate.guid
     row = row_of(store, copy)
     assert (row.view.state, row.view.app_guid, row.file_name) == ("COPYING", "app-2", "app.zip")
     fail_by_us(store.service, copy)
@@ -136,9 +136,9 @@ def test_a_copy_has_a_row_of_its_own(store: LocalStore) -> None:
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_docker_package_is_ready_at_once(store: LocalStore, copied: bool) -> None:
     """Created or copied, it shows its image."""
-    guid = store.service.create("app-1", PackageType.DOCKER, "image:1", BY).package.guid
+    guid = store.service.create("app-1", PackageType.DOCKER, "image:1", BY).aggregate.guid
     if copied:
-        guid = store.service.copy(guid, "app-2", BY).package.guid
+        guid = store.service.copy(guid, "app-2", BY).aggregate.guid
     view = row_of(store, guid).view
     assert (view.type, view.url, view.state) == ("docker", "image:1", "READY")
 

@@ -12,11 +12,12 @@ import kombu
 import orjson
 import pytest
 
-from adapters.bus import relay as relay_module
+from adapters import follower as follower_module
 from adapters.bus.bus import EVENTS
 from adapters.bus.memory import MemoryBus
 from adapters.bus.messages import Message
-from adapters.bus.relay import Relay, RelayPosition
+from adapters.bus.relay import Relay
+from adapters.follower import KeptPosition
 from domain.package import PackageType
 from projections.positions import Position
 from tests.support.packages import BY, STAGED, LocalStore
@@ -46,8 +47,8 @@ class Bench:
     heard: list[int]  # the positions of what a subscriber has heard
 
     @property
-    def kept(self) -> RelayPosition:
-        return RelayPosition(self.store.writer, self.store.writing)
+    def kept(self) -> KeptPosition:
+        return KeptPosition(self.store.writer, self.store.writing)
 
     def append(self, count: int) -> list[int]:
         """Their positions."""
@@ -68,8 +69,8 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(relay_module, "BATCH", 10)
-    monkeypatch.setattr(relay_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(follower_module, "BATCH", 10)
+    monkeypatch.setattr(follower_module, "PATIENCE", 0.05)
     with ExitStack() as stack:
         store = LocalStore.open(tmp_path / "log.db")
         stack.callback(store.close)
@@ -79,7 +80,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         channel = stack.enter_context(bus.connect()).channel()
         kombu.Queue("theirs", EVENTS, routing_key="package.#")(channel).declare()
 
-        def start(position: RelayPosition | None = None) -> Relay:
+        def start(position: KeptPosition | None = None) -> Relay:
             relay = Relay(store.log, bus, position or made.kept)
             relay.start()
             stack.callback(relay.stop)
@@ -103,7 +104,7 @@ def test_everything_is_published_once_in_order(bench: Bench) -> None:
 
 def test_every_kind_of_event_is_published(bench: Bench) -> None:
     """Not only what the work queues want."""
-    guid = bench.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+    guid = bench.store.service.create("app-1", PackageType.BITS, None, BY).aggregate.guid
     bench.store.service.start_upload(guid, STAGED, None, BY)
     bench.store.service.delete(guid, BY)
     bench.start()
@@ -123,7 +124,7 @@ def test_a_restart_goes_on_where_it_stopped(bench: Bench) -> None:
     assert bench.heard == first + second
 
 
-class Forgetful(RelayPosition):
+class Forgetful(KeptPosition):
     """What a crash leaves: messages were published, the position was not written."""
 
     def save(self, at: Position) -> None:

@@ -60,7 +60,7 @@ class Bench:
         return guid
 
     def created(self) -> str:
-        return self.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+        return self.store.service.create("app-1", PackageType.BITS, None, BY).aggregate.guid
 
     def stored(self) -> str:
         guid = self.uploaded()
@@ -227,7 +227,7 @@ def test_blobs_that_nobody_names_are_removed(bench: Bench) -> None:
 def test_blobs_that_the_log_names_are_kept(bench: Bench) -> None:
     """Of READY packages, copies, unfinished work, and dead letters, however old they are."""
     source = bench.ready()
-    copy = bench.store.service.copy(source, "app-2", BY).package.guid
+    copy = bench.store.service.copy(source, "app-2", BY).aggregate.guid
     bench.processing.store(copy, BY)
     guids = [source, copy, bench.stored(), bench.given_up(bench.stored())]
     bench.level()

@@ -16,7 +16,7 @@ def store(any_store: Store) -> LocalStore:
 
 
 def uploaded(store: LocalStore, uri: str = "staging:a") -> str:
-    guid = store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+    guid = store.service.create("app-1", PackageType.BITS, None, BY).aggregate.guid
     store.service.start_upload(guid, StagedBits(uri, 0, 1), "app.zip", BY)
     return guid
 
@@ -38,7 +38,7 @@ def dead(store: LocalStore) -> list[tuple[str, Step, str | None]]:
 def test_a_package_without_bits_is_no_work(store: LocalStore) -> None:
     """It waits for its client, not for us; nor is there work on a docker package or its copy."""
     store.service.create("app-1", PackageType.BITS, None, BY)
-    image = store.service.create("app-1", PackageType.DOCKER, "image", BY).package.guid
+    image = store.service.create("app-1", PackageType.DOCKER, "image", BY).aggregate.guid
     store.service.copy(image, "app-2", BY)
     assert steps(store) == []
 
@@ -69,7 +69,7 @@ def test_a_copy_waits_for_storing(store: LocalStore) -> None:
     source = uploaded(store)
     store.service.record_stored(source, STORED, BY)
     store.service.record_hashes(source, DIGESTS, BY)
-    copy = store.service.copy(source, "app-2", BY).package.guid
+    copy = store.service.copy(source, "app-2", BY).aggregate.guid
     assert steps(store) == [(copy, Step.STORAGE)]
     assert list(store.work.staged_uris()) == []
 

@@ -13,8 +13,9 @@ from adapters.event_store.log import RecordedLog
 from adapters.staging.intake import Intake
 from adapters.staging.local import LocalStaging
 from adapters.store import Store, open_sqlite
-from domain.package import Cause, Digests, Fault, Package, PackageType, StagedBits, StoredBits
-from domain.service import PackageService
+from domain.aggregate import Cause
+from domain.package import Digests, Fault, Package, PackageType, StagedBits, StoredBits
+from domain.package_service import PackageService
 from projections.engine import Projection, Projector
 from projections.packages import PackageReadModel
 from projections.unfinished import WorkReadModel

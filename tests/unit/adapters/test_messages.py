@@ -9,19 +9,19 @@ import orjson
 import pytest
 
 from adapters.bus.messages import Heard, message_of
-from domain.package import Cause, PackageEvent
+from domain.aggregate import Cause, RecordedEvent
 from domain.ports import LoggedEvent
 from tests.support.packages import BY, created, delete, fail_by_us, hash_, resume, store, upload
 
 
-def life() -> list[PackageEvent]:
+def life() -> list[RecordedEvent]:
     package = created()
     for act in (upload, store, fail_by_us, resume, hash_, delete):
         act(package)
-    return [event for event in package.collect_events() if isinstance(event, PackageEvent)]
+    return [event for event in package.collect_events() if isinstance(event, RecordedEvent)]
 
 
-def body_of(event: PackageEvent, position: int = 1) -> dict[str, Any]:
+def body_of(event: RecordedEvent, position: int = 1) -> dict[str, Any]:
     body: dict[str, Any] = orjson.loads(message_of(LoggedEvent(position, event)).body)
     return body
 

@@ -38,7 +38,7 @@ class Bench:
         return self.redispatcher.look(first)
 
     def uploaded(self) -> str:
-        guid = self.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+        guid = self.store.service.create("app-1", PackageType.BITS, None, BY).aggregate.guid
         self.store.service.start_upload(guid, STAGED, "app.zip", BY)
         return guid
 

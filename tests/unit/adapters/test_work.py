@@ -31,8 +31,8 @@ from adapters.bus.work import (
 )
 from adapters.metrics import Metrics
 from adapters.tracing import NoTracing
+from domain.aggregate import Cause
 from domain.errors import BlobMissing, StagedBitsMissing
-from domain.package import Cause
 from domain.ports import LoggedEvent
 from domain.processing import Processing
 from projections.unfinished import Step

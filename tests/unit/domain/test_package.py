@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from eventsourcing.utils import get_topic
 
+from domain.aggregate import Cause, RecordedEvent
 from domain.errors import (
     BitsAlreadyUploaded,
     InvalidPackage,
@@ -19,16 +20,7 @@ from domain.errors import (
     SourceNotReady,
     WrongState,
 )
-from domain.package import (
-    Cause,
-    Digests,
-    Fault,
-    Package,
-    PackageEvent,
-    PackageState,
-    PackageType,
-    StoredBits,
-)
+from domain.package import Digests, Fault, Package, PackageState, PackageType, StoredBits
 from tests.support.packages import (
     BY,
     DIGESTS,
@@ -295,7 +287,7 @@ def test_every_event_of_a_life_carries_its_cause() -> None:
         "HashComputed", "Expired", "Deleted", "CopyStarted",
     ]  # fmt: skip
     for event in events:
-        assert isinstance(event, PackageEvent)
+        assert isinstance(event, RecordedEvent)
         assert (event.actor, event.request_id, event.caused_by) == ("user-1", "request-1", None)
 
 

@@ -37,7 +37,7 @@ class Work:
 
     def uploaded(self, bits: bytes = BITS, before: bytes = b"", after: bytes = b"") -> str:
         """A package whose bits are staged, as a slice of a body."""
-        guid = self.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+        guid = self.store.service.create("app-1", PackageType.BITS, None, BY).aggregate.guid
         staged = self.staging.create("guid-1")
         staged.write(before + bits + after)
         staged.seal()
@@ -120,7 +120,7 @@ def test_a_consumed_file_is_gone_while_the_package_is_unfinished(
     """Whoever dies after the step's event has nothing left to do that the log does not know."""
     path = tmp_path / "uploads" / "app.zip"
     path.write_bytes(bits)
-    guid = work.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+    guid = work.store.service.create("app-1", PackageType.BITS, None, BY).aggregate.guid
     staged = take_file(work.staging, str(path), len(bits))
     work.store.service.start_upload(guid, staged, "app.zip", BY)
     gone = []
@@ -136,7 +136,7 @@ def test_a_file_that_can_not_be_removed_holds_up_nothing(
     """The package becomes READY; that its file is still there is told when it is cleaned up."""
     path = tmp_path / "uploads" / "app.zip"
     path.write_bytes(BITS)
-    guid = work.store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+    guid = work.store.service.create("app-1", PackageType.BITS, None, BY).aggregate.guid
     staged = take_file(work.staging, str(path), len(BITS))
     work.store.service.start_upload(guid, staged, "app.zip", BY)
 
@@ -191,7 +191,7 @@ def test_missing_staged_bits_are_a_defect_while_they_are_needed(work: Work) -> N
 def test_a_copy_takes_bits_and_checksums_and_outlives_its_source(work: Work) -> None:
     """The copy's blob stays when the source's goes."""
     source = work.ready()
-    copy = work.store.service.copy(source, "app-2", BY).package.guid
+    copy = work.store.service.copy(source, "app-2", BY).aggregate.guid
     work.processing.store(copy, BY)
     assert work.package(copy).state is PackageState.READY
     assert work.package(copy).digests == work.package(source).digests
@@ -204,7 +204,7 @@ def test_a_copy_takes_bits_and_checksums_and_outlives_its_source(work: Work) -> 
 def test_a_copy_whose_source_vanished_fails(work: Work) -> None:
     """The error says that it failed to copy, and why."""
     source = work.ready()
-    copy = work.store.service.copy(source, "app-2", BY).package.guid
+    copy = work.store.service.copy(source, "app-2", BY).aggregate.guid
     work.store.service.delete(source, BY)
     work.processing.discard(source)
     work.processing.store(copy, BY)
@@ -269,7 +269,7 @@ def test_a_copy_deleted_while_it_is_made_leaves_no_blob(
     """The same for a copy; the source keeps its bits."""
     processing, blobs = interrupted
     source = work.ready()
-    copy = work.store.service.copy(source, "app-2", BY).package.guid
+    copy = work.store.service.copy(source, "app-2", BY).aggregate.guid
     blobs.interrupt = lambda: work.store.service.delete(copy, BY)
     processing.store(copy, BY)
     assert not work.blob(copy).exists()
@@ -329,7 +329,7 @@ def test_a_missing_blob_is_a_defect_while_it_is_needed(work: Work) -> None:
 def test_a_copy_of_an_expired_source_fails(work: Work) -> None:
     """The error says what became of the source."""
     source = work.ready()
-    copy = work.store.service.copy(source, "app-2", BY).package.guid
+    copy = work.store.service.copy(source, "app-2", BY).aggregate.guid
     work.store.service.expire(source, BY)
     work.processing.discard(source)
     work.processing.store(copy, BY)
@@ -353,7 +353,7 @@ def test_a_copy_whose_source_vanishes_meanwhile_fails(work: Work) -> None:
     blobs = SourceDeletedBlobs(work.blobs.folder, work.staging)
     processing = Processing(work.store.service, work.staging, blobs, ArchiveLimits(1_000_000))
     source = work.ready()
-    copy = work.store.service.copy(source, "app-2", BY).package.guid
+    copy = work.store.service.copy(source, "app-2", BY).aggregate.guid
 
     def delete_source() -> None:
         work.store.service.delete(source, BY)

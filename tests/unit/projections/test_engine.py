@@ -52,7 +52,7 @@ def following(store: LocalStore) -> Iterator[LocalStore]:
 
 
 def create(store: LocalStore) -> str:
-    return store.service.create("app-1", PackageType.BITS, None, BY).package.guid
+    return store.service.create("app-1", PackageType.BITS, None, BY).aggregate.guid
 
 
 def live(store: LocalStore) -> None:
@@ -295,7 +295,7 @@ def test_whoever_waits_for_a_position_gets_it(following: LocalStore) -> None:
         committed = following.service.create("app-1", PackageType.BITS, None, BY)
         assert committed.position is not None
         assert following.projector.wait_for(committed.position, 10)
-        assert following.packages.find(committed.package.guid) is not None
+        assert following.packages.find(committed.aggregate.guid) is not None
 
 
 def test_waiting_for_what_does_not_come_is_bounded(store: LocalStore) -> None:
@@ -322,7 +322,7 @@ def test_events_of_another_process_are_noticed(following: LocalStore) -> None:
     program = (
         "import sys; from pathlib import Path; from tests.support.packages import *; "
         "store = LocalStore.open(Path(sys.argv[1])); "
-        "print(store.service.create('app-1', PackageType.BITS, None, BY).package.guid); "
+        "print(store.service.create('app-1', PackageType.BITS, None, BY).aggregate.guid); "
         "store.close()"
     )
     done = subprocess.run(

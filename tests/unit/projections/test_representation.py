@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from adapters.http.answers import pretty_json
-from domain.package import Package, PackageEvent, PackageType
+from domain.aggregate import RecordedEvent
+from domain.package import Package, PackageType
 from domain.ports import LoggedEvent
 from projections.representation import represent, view_of
 from tests.support.packages import BY, LocalStore
@@ -20,8 +21,8 @@ MOMENT = datetime(2015, 10, 7, 0, 35, 46, tzinfo=UTC)
 PAGE = (Path(__file__).parent / "seed_page_body.json").read_bytes()
 
 
-def event(kind: Any, version: int, **fields: Any) -> PackageEvent:
-    made: PackageEvent = kind(
+def event(kind: Any, version: int, **fields: Any) -> RecordedEvent:
+    made: RecordedEvent = kind(
         originator_id=f"package:{GUID}",
         originator_version=version,
         timestamp=MOMENT,
@@ -33,7 +34,7 @@ def event(kind: Any, version: int, **fields: Any) -> PackageEvent:
     return made
 
 
-def events() -> list[PackageEvent]:
+def events() -> list[RecordedEvent]:
     bits = {"staged_uri": "staging:a", "staged_offset": 0, "staged_length": 1}
     new = {"originator_topic": "package", "type": "bits", "app_guid": APP, "url": None}
     return [

@@ -1,0 +1,149 @@
+"""Loads aggregates from the log, and appends what they decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from uuid import UUID, uuid4, uuid5
+
+from eventsourcing.application import AggregateNotFoundError, Repository
+from eventsourcing.domain import CanMutateAggregate
+from eventsourcing.persistence import (
+    EventStore,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+)
+
+from domain.aggregate import Aggregate, Cause, RecordedEvent
+from domain.errors import KeyReused, NothingRecorded, Refusal
+from domain.ports import EventLog
+
+A = TypeVar("A", bound=Aggregate)
+
+_KEYS = UUID("7e0e8b5a-0b5a-4c58-9a53-3c4f1f0a9d11")  # the name space of idempotency keys
+
+
+def new_guid() -> str:
+    return str(uuid4())
+
+
+def surely_not_recorded(error: Exception) -> bool:
+    """Whether a command that ended with this error has changed nothing."""
+    return isinstance(error, Refusal | NothingRecorded)
+
+
+@dataclass(frozen=True)
+class Committed(Generic[A]):
+    """A command's outcome: the aggregate at the version that it wrote.
+
+    `position` is the log's position of the last event written, or one behind it; None if
+    the command changed nothing.
+    """
+
+    aggregate: A
+    position: int | None
+
+
+class Journal:
+    """The log, as the services that turn commands into events use it."""
+
+    def __init__(
+        self, events: EventStore[str], log: EventLog, new_guid: Callable[[], str] = new_guid
+    ) -> None:
+        self._events = events
+        self._log = log
+        self._aggregates: Repository[str] = Repository(events)
+        self._new_guid = new_guid
+
+    def find(self, kind: type[A], guid: str, version: int | None = None) -> A | None:
+        """The aggregate as the log has it now, or had it at a version; None if there is none."""
+        try:
+            found: A = self._aggregates.get(kind.ID_PREFIX + guid, version=version)
+        except AggregateNotFoundError:
+            return None
+        return found
+
+    def begin(
+        self,
+        kind: type[A],
+        begin: Callable[[str], A],
+        same: Callable[[A], bool],
+        by: Cause,
+        key: str | None,
+    ) -> Committed[A]:
+        """A new aggregate. Its guid follows from the key, so that the log itself remembers it.
+
+        `same` tells whether an aggregate, as it began, is what is asked for now. Raises
+        `KeyReused` if the actor has used the key for something else.
+        """
+        if key is None:
+            return self.save(begin(self._new_guid()))
+        name = f"{by.actor}\0{key}"
+        if kind.ID_PREFIX != "package:":  # theirs came first, and must stay what they are
+            name = f"{kind.ID_PREFIX}{name}"
+        guid = str(uuid5(_KEYS, name))
+        for last_try in (False, False, True):
+            first = self.find(kind, guid, version=1)
+            if first is not None:
+                if not same(first):
+                    raise KeyReused(f"the key {key!r} was used for another request")
+                return Committed(first, None)
+            try:
+                return self.save(begin(guid))
+            except IntegrityError:  # the same request came twice at once: the other was first
+                if last_try:
+                    raise
+        raise AssertionError("a last try returns or raises")
+
+    def change(self, load: Callable[[], A], decide: Callable[[A], None]) -> Committed[A]:
+        """Lets an aggregate decide, and appends that; again, where another writer was first."""
+        while True:
+            aggregate = load()
+            decide(aggregate)
+            try:
+                return self.save(aggregate)
+            except IntegrityError:
+                continue  # decide again on what the other left
+
+    def save(self, aggregate: A) -> Committed[A]:
+        """Appends what the aggregate has decided. Raises `IntegrityError`, `PersistenceError`."""
+        events = aggregate.collect_events()
+        if not events:
+            return Committed(aggregate, None)
+        try:
+            position = self._append(events)
+        except (OperationalError, InterfaceError):
+            # The answer may be lost and not the write: the second try then meets our own event.
+            try:
+                position = self._append(events)
+            except NothingRecorded as error:  # this time, which says little of the first
+                raise OperationalError(str(error)) from error
+        return Committed(aggregate, position)
+
+    def _append(self, events: Sequence[CanMutateAggregate[str]]) -> int:
+        try:
+            return self._events.put(events)[-1].notification.id
+        except IntegrityError:
+            if not self._are_ours(events):
+                raise
+            return self._log.head()
+
+    def _are_ours(self, events: Sequence[CanMutateAggregate[str]]) -> bool:
+        """Whether the log holds these very events: same version, type and request."""
+        first = events[0]
+        found = list(
+            self._events.get(
+                first.originator_id,
+                gt=first.originator_version - 1,
+                lte=events[-1].originator_version,
+            )
+        )
+        return len(found) == len(events) and all(
+            isinstance(ours, RecordedEvent)
+            and isinstance(theirs, type(ours))
+            and theirs.request_id == ours.request_id
+            and theirs.timestamp == ours.timestamp
+            for ours, theirs in zip(events, found, strict=True)
+        )

@@ -1,0 +1,109 @@
+"""The commands on packages: each lets a package decide, and appends what it decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from domain.aggregate import Cause
+from domain.errors import PackageNotFound
+from domain.journal import Committed, Journal
+from domain.package import Digests, Fault, Package, PackageType, StagedBits, StoredBits
+
+
+class PackageService:
+    """The commands on packages. Every method may raise the package's refusals."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def create(
+        self,
+        app_guid: str,
+        type: PackageType,
+        url: str | None,
+        by: Cause,
+        key: str | None = None,
+    ) -> Committed[Package]:
+        """With a `key` that its actor sent before, what was created then. Raises `KeyReused`."""
+
+        def begin(guid: str) -> Package:
+            return Package.create(guid, app_guid, type, url, by)
+
+        def same(first: Package) -> bool:
+            wanted = begin(first.guid)
+            return first.source_guid is None and (first.app_guid, first.type, first.url) == (
+                wanted.app_guid,
+                wanted.type,
+                wanted.url,
+            )
+
+        return self._journal.begin(Package, begin, same, by, key)
+
+    def copy(
+        self, source_guid: str, app_guid: str, by: Cause, key: str | None = None
+    ) -> Committed[Package]:
+        """With a `key` that its actor sent before, what was created then. Raises `KeyReused`."""
+
+        def begin(guid: str) -> Package:
+            return Package.copy(self.get(source_guid), guid, app_guid, by)
+
+        def same(first: Package) -> bool:
+            return (first.app_guid, first.source_guid) == (app_guid, source_guid)
+
+        return self._journal.begin(Package, begin, same, by, key)
+
+    def check_upload(self, guid: str) -> None:
+        self.get(guid).check_upload()
+
+    def start_upload(
+        self, guid: str, staged: StagedBits, file_name: str | None, by: Cause
+    ) -> Committed[Package]:
+        return self._change(guid, lambda package: package.start_upload(staged, file_name, by))
+
+    def record_stored(self, guid: str, stored: StoredBits, by: Cause) -> Committed[Package]:
+        return self._change(guid, lambda package: package.record_stored(stored, by))
+
+    def record_hashes(self, guid: str, digests: Digests, by: Cause) -> Committed[Package]:
+        return self._change(guid, lambda package: package.record_hashes(digests, by))
+
+    def record_copied(
+        self, guid: str, stored: StoredBits, digests: Digests, by: Cause
+    ) -> Committed[Package]:
+        """A copy takes its source's bits and checksums: both events, or neither."""
+
+        def decide(package: Package) -> None:
+            package.record_stored(stored, by)
+            package.record_hashes(digests, by)
+
+        return self._change(guid, decide)
+
+    def fail(
+        self, guid: str, error: str, fault: Fault, by: Cause, detail: str | None = None
+    ) -> Committed[Package]:
+        return self._change(guid, lambda package: package.fail(error, fault, by, detail))
+
+    def resume(self, guid: str, by: Cause) -> Committed[Package]:
+        return self._change(guid, lambda package: package.resume(by))
+
+    def expire(self, guid: str, by: Cause) -> Committed[Package]:
+        return self._change(guid, lambda package: package.expire(by))
+
+    def delete(self, guid: str, by: Cause) -> Committed[Package]:
+        return self._change(guid, lambda package: package.delete(by))
+
+    def load(self, guid: str) -> Package:
+        """The package as the log has it, deleted or not. Raises `PackageNotFound`."""
+        package = self._journal.find(Package, guid)
+        if package is None:
+            raise PackageNotFound(guid)
+        return package
+
+    def get(self, guid: str) -> Package:
+        """The package. Raises `PackageNotFound` also for one that was deleted."""
+        package = self.load(guid)
+        if package.deleted:
+            raise PackageNotFound(guid)
+        return package
+
+    def _change(self, guid: str, decide: Callable[[Package], None]) -> Committed[Package]:
+        return self._journal.change(lambda: self.get(guid), decide)
