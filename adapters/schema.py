@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from adapters import follower
+from adapters import environments, follower
 from adapters.folders import NotOurFolder
 from domain.errors import NewerData
 from projections import positions
@@ -48,7 +48,11 @@ def _first(connection: Connection, create_events: Sequence[str]) -> None:
     follower.metadata.create_all(connection)
 
 
-STEPS: Sequence[Callable[[Connection, Sequence[str]], None]] = (_first,)
+def _environments(connection: Connection, create_events: Sequence[str]) -> None:
+    environments.metadata.create_all(connection)
+
+
+STEPS: Sequence[Callable[[Connection, Sequence[str]], None]] = (_first, _environments)
 
 
 def migrate(

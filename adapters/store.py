@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 from eventsourcing.persistence import EventStore
 from sqlalchemy import Connection, Engine
@@ -15,20 +15,58 @@ from sqlalchemy.pool import QueuePool
 
 from adapters import schema
 from adapters.breaker import Breaker
+from adapters.environments import StoredEnvironments
 from adapters.event_store import postgres, sqlite
 from adapters.event_store.log import RecordedLog, Recorder
 from adapters.event_store.transcoding import EventMapper
 from adapters.postgres import PROJECTED_CHANNEL, Listener, PostgresDatabase
 from adapters.read_models import postgres_engine, sqlite_engines
+from domain.directory_service import DirectoryService
+from domain.droplet_service import DropletService, StagingRules
 from domain.journal import Journal
 from domain.package_service import PackageService
+from projections.directory import DirectoryProjection
+from projections.droplets import DropletsProjection
 from projections.engine import Projection, Projector
 from projections.packages import PackagesProjection
 from projections.unfinished import WorkProjection
 
 
 def projections() -> list[Projection]:
-    return [PackagesProjection(), WorkProjection()]
+    return [PackagesProjection(), WorkProjection(), DropletsProjection(), DirectoryProjection()]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the services hold commands to."""
+
+    registered_apps: bool = False  # only apps that were announced have packages
+    staging: StagingRules = field(default_factory=StagingRules)
+
+
+@dataclass(frozen=True)
+class Services:
+    """All commands there are, and what they keep beside the log."""
+
+    packages: PackageService
+    droplets: DropletService
+    directory: DirectoryService
+    environments: StoredEnvironments
+
+    @classmethod
+    def on(
+        cls,
+        journal: Journal,
+        reader: Engine,
+        writer: Engine,
+        writing: AbstractContextManager[object],
+        rules: Rules,
+    ) -> Self:
+        environments = StoredEnvironments(reader, writer, writing)
+        directory = DirectoryService(journal, rules.registered_apps)
+        packages = PackageService(journal, directory)
+        droplets = DropletService(journal, packages, directory, environments, rules.staging)
+        return cls(packages, droplets, directory, environments)
 
 
 @dataclass(frozen=True)
@@ -41,7 +79,7 @@ class Store:
     recorder: Recorder
     events: EventStore[str]
     log: RecordedLog
-    packages: PackageService
+    services: Services
     writer: Engine
     reader: Engine
     writing: AbstractContextManager[object]
@@ -50,6 +88,10 @@ class Store:
     connections: QueuePool | None = None  # of the log, where that has its own
     announce: Callable[[Connection, int], None] = lambda connection, position: None
     closers: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def packages(self) -> PackageService:
+        return self.services.packages
 
     @property
     def pools(self) -> dict[str, QueuePool]:
@@ -83,7 +125,7 @@ class Store:
             close()
 
 
-def open_sqlite(path: Path) -> Store:
+def open_sqlite(path: Path, rules: Rules = Rules()) -> Store:
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     file = sqlite.SQLiteFile(str(path))
@@ -97,7 +139,7 @@ def open_sqlite(path: Path) -> Store:
         recorder=recorder,
         events=events,
         log=log,
-        packages=PackageService(journal),
+        services=Services.on(journal, reader, writer, file.writing, rules),
         writer=writer,
         reader=reader,
         writing=file.writing,
@@ -107,7 +149,9 @@ def open_sqlite(path: Path) -> Store:
     )
 
 
-def open_postgres(url: str, listener: Listener, patience: float, size: int) -> Store:
+def open_postgres(
+    url: str, listener: Listener, patience: float, size: int, rules: Rules = Rules()
+) -> Store:
     """A store each of whose statements is answered within `patience` seconds, or fails."""
     database = PostgresDatabase(url, patience, size)
     recorder = postgres.PostgresRecorder(database, listener)
@@ -120,7 +164,7 @@ def open_postgres(url: str, listener: Listener, patience: float, size: int) -> S
         recorder=recorder,
         events=events,
         log=log,
-        packages=PackageService(journal),
+        services=Services.on(journal, engine, engine, nullcontext(), rules),
         writer=engine,
         reader=engine,
         writing=nullcontext(),

@@ -18,7 +18,31 @@ class PackageNotFound(Refusal):
         self.guid = guid
 
 
-class InvalidPackage(Refusal):
+class DropletNotFound(Refusal):
+    def __init__(self, guid: str) -> None:
+        super().__init__(f"there is no droplet {guid!r}")
+        self.guid = guid
+
+
+class AppNotFound(Refusal):
+    def __init__(self, guid: str) -> None:
+        super().__init__(f"there is no app {guid!r}")
+        self.guid = guid
+
+
+class SpaceNotFound(Refusal):
+    def __init__(self, guid: str) -> None:
+        super().__init__(f"there is no space {guid!r}")
+        self.guid = guid
+
+
+class OrganizationNotFound(Refusal):
+    def __init__(self, guid: str) -> None:
+        super().__init__(f"there is no organization {guid!r}")
+        self.guid = guid
+
+
+class InvalidRequest(Refusal):
     """What was asked for breaks rules; `faults` are sentences for the client."""
 
     def __init__(self, faults: Sequence[str]) -> None:
@@ -26,11 +50,15 @@ class InvalidPackage(Refusal):
         self.faults = list(faults)
 
 
+class InvalidPackage(InvalidRequest):
+    """A package that can't be."""
+
+
 class WrongState(Refusal):
-    """The package is in a state (or of a type) in which this can't be done."""
+    """The package or droplet is in a state (or of a type) in which this can't be done."""
 
     def __init__(self, guid: str, found: str) -> None:
-        super().__init__(f"package {guid!r} is {found}")
+        super().__init__(f"{guid!r} is {found}")
         self.guid = guid
         self.found = found
 
@@ -53,6 +81,26 @@ class PackageNotFailedByUs(WrongState):
 
 class SourceNotReady(WrongState):
     """Only a READY package can be copied."""
+
+
+class PackageNotStageable(WrongState):
+    """Only a READY package of type bits can be staged."""
+
+
+class DropletNotWaiting(WrongState):
+    """A builder answers for a droplet that waits for no answer."""
+
+
+class DropletNotStaged(WrongState):
+    """Only a STAGED droplet has bits."""
+
+
+class StagingLimitExceeded(Refusal):
+    """Staging was asked for with more than the limit; `what` it is of: memory or disk."""
+
+    def __init__(self, what: str, asked: int, limit: int) -> None:
+        super().__init__(f"{what} of {asked} MiB, and the limit is {limit}")
+        self.what = what
 
 
 class SourceAppIsDestination(Refusal):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from domain.aggregate import Cause
+from domain.directory_service import DirectoryService
 from domain.errors import PackageNotFound
 from domain.journal import Committed, Journal
 from domain.package import Digests, Fault, Package, PackageType, StagedBits, StoredBits
@@ -13,8 +14,9 @@ from domain.package import Digests, Fault, Package, PackageType, StagedBits, Sto
 class PackageService:
     """The commands on packages. Every method may raise the package's refusals."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, directory: DirectoryService | None = None) -> None:
         self._journal = journal
+        self._directory = directory or DirectoryService(journal)
 
     def create(
         self,
@@ -24,13 +26,18 @@ class PackageService:
         by: Cause,
         key: str | None = None,
     ) -> Committed[Package]:
-        """With a `key` that its actor sent before, what was created then. Raises `KeyReused`."""
+        """With a `key` that its actor sent before, what was created then.
+
+        Raises `AppNotFound`, `KeyReused`.
+        """
 
         def begin(guid: str) -> Package:
-            return Package.create(guid, app_guid, type, url, by)
+            package = Package.create(guid, app_guid, type, url, by)
+            self._directory.app(app_guid)
+            return package
 
         def same(first: Package) -> bool:
-            wanted = begin(first.guid)
+            wanted = Package.create(first.guid, app_guid, type, url, by)
             return first.source_guid is None and (first.app_guid, first.type, first.url) == (
                 wanted.app_guid,
                 wanted.type,
@@ -42,9 +49,13 @@ class PackageService:
     def copy(
         self, source_guid: str, app_guid: str, by: Cause, key: str | None = None
     ) -> Committed[Package]:
-        """With a `key` that its actor sent before, what was created then. Raises `KeyReused`."""
+        """With a `key` that its actor sent before, what was created then.
+
+        Raises `AppNotFound`, `KeyReused`.
+        """
 
         def begin(guid: str) -> Package:
+            self._directory.app(app_guid)
             return Package.copy(self.get(source_guid), guid, app_guid, by)
 
         def same(first: Package) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from domain.aggregate import RecordedEvent
 from domain.package import StagedBits, StoredBits
@@ -68,6 +68,22 @@ class BlobStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Removes the blob if it is there."""
+
+
+class Environments(Protocol):
+    """Environment variables of apps and droplets: beside the log, for they may be secrets.
+
+    `owner` is an originator id: a kind's prefix, and a guid.
+    """
+
+    def keep(self, owner: str, variables: Mapping[str, Any]) -> None:
+        """Replaces what was kept."""
+
+    def find(self, owner: str) -> dict[str, Any] | None:
+        """What was kept; None if nothing was."""
+
+    def forget(self, owner: str) -> None:
+        """Removes it, if it is there."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from eventsourcing.persistence import PersistenceError
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
+from adapters.bus.work import WORK
 from adapters.folders import NotOurFolder
 from adapters.tokens import Scope, Tokens, UnusableSecret, load_secret
 from adapters.tracing import TracingNotInstalled
@@ -208,10 +209,10 @@ def _api(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _steps(options: argparse.Namespace) -> tuple[Step, ...]:
-    unknown = [name for name in options.step if name not in tuple(Step)]
+    unknown = [name for name in options.step if name not in WORK]
     if unknown:
-        raise SystemExit(f"packtrail: there is no work {unknown[0]!r}, only {', '.join(Step)}")
-    return tuple(step for step in Step if step in options.step or not options.step)
+        raise SystemExit(f"packtrail: there is no work {unknown[0]!r}, only {', '.join(WORK)}")
+    return tuple(step for step in WORK if step in options.step or not options.step)
 
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:

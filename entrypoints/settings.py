@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from domain.droplet import MIN_DISK, MIN_MEMORY
+
 T = TypeVar("T")
 
 PREFIX = "PACKTRAIL_"
@@ -58,6 +60,11 @@ class Settings:
     sweep_grace: int
     metrics_listen: Listen
     tracing: bool
+    registered_apps: bool
+    stack: str
+    buildpacks: frozenset[str]
+    max_staging_memory: int  # MiB
+    max_staging_disk: int  # MiB
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -115,6 +122,11 @@ class Settings:
             sweep_grace=read.of("SWEEP_GRACE", "3600", _seconds),
             tracing=read.of("TRACING", "off", _switch),
             metrics_listen=read.of("METRICS_LISTEN", "127.0.0.1:0", _listen),
+            registered_apps=read.of("APPS", "open", _apps),
+            stack=read.of("STACK", "cflinuxfs2", _text),
+            buildpacks=read.of("BUILDPACKS", "", _names),
+            max_staging_memory=read.of("MAX_STAGING_MEMORY", "8192", _mebibytes(MIN_MEMORY)),
+            max_staging_disk=read.of("MAX_STAGING_DISK", "16384", _mebibytes(MIN_DISK)),
         )
         read.refuse_unknown()
         settings._refuse_uploads_among_our_files(upload_dir)
@@ -255,6 +267,30 @@ def _secret(value: str) -> str | None:
 
 def _text(value: str) -> str:
     return value
+
+
+def _apps(value: str) -> bool:
+    """Whether apps must be registered."""
+    if value not in ("open", "registered"):
+        raise _Invalid("open or registered")
+    return value == "registered"
+
+
+def _names(value: str) -> frozenset[str]:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", name) for name in names):
+        raise _Invalid("names of letters, digits, dots, hyphens and underscores, with commas")
+    return frozenset(names)
+
+
+def _mebibytes(least: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        number = _natural(value)
+        if not least <= number < 1 << 31:
+            raise _Invalid(f"a number of MiB, {least} or more")
+        return number
+
+    return parse
 
 
 def _switch(value: str) -> bool:

@@ -21,11 +21,12 @@ from adapters.bus.memory import MemoryBus
 from adapters.bus.rabbit import RabbitBus
 from adapters.bus.redispatch import Redispatcher
 from adapters.bus.relay import Relay
-from adapters.bus.work import Worker
+from adapters.bus.work import WORK, Worker
 from adapters.follower import KeptPosition
 from adapters.http.admission import UploadAdmission, UploadRules
 from adapters.http.app import create_app
 from adapters.http.authentication import Authenticator
+from adapters.http.exchange import ReadModels
 from adapters.http.freshness import Freshness
 from adapters.http.health import Part as ReadyPart
 from adapters.http.server.server import Server
@@ -43,14 +44,17 @@ from adapters.postgres import (
 )
 from adapters.staging.local import LocalStaging
 from adapters.staging.s3 import S3Staging
-from adapters.store import Store, open_postgres, open_sqlite, projections
+from adapters.store import Rules, Store, open_postgres, open_sqlite, projections
 from adapters.sweep import Sweep
 from adapters.tokens import Tokens, load_or_make_secret
 from adapters.tracing import NoTracing, OpenTelemetry, Tracing
 from domain.archive import ArchiveLimits
+from domain.droplet_service import StagingRules
 from domain.processing import Processing
 from entrypoints.process import Both, Consumers, Process
 from entrypoints.settings import MEMORY, SettingError, Settings
+from projections.directory import DirectoryReadModel
+from projections.droplets import DropletReadModel
 from projections.engine import Projector
 from projections.packages import PackageReadModel
 from projections.positions import versions_of
@@ -91,13 +95,26 @@ def make_tokens(settings: Settings) -> Tokens:
     return Tokens(secret, settings.jwt_audience)
 
 
+def rules_of(settings: Settings) -> Rules:
+    return Rules(
+        settings.registered_apps,
+        StagingRules(
+            settings.stack,
+            settings.max_staging_memory,
+            settings.max_staging_disk,
+            settings.buildpacks,
+        ),
+    )
+
+
 def open_work_store(settings: Settings, patience: float = MAINTENANCE_PATIENCE) -> Store:
     """The store for a command beside a service; each statement has `patience` seconds."""
+    rules = rules_of(settings)
     if settings.sqlite_file is not None:
-        return open_sqlite(settings.sqlite_file)
+        return open_sqlite(settings.sqlite_file, rules)
     url = settings.event_store
     listener = Listener(url, (EVENTS_CHANNEL, PROJECTED_CHANNEL))
-    store = open_postgres(url, listener, patience, WORK_CONNECTIONS)
+    store = open_postgres(url, listener, patience, WORK_CONNECTIONS, rules)
     store.closers.append(listener.close)
     return store
 
@@ -123,16 +140,17 @@ class Wiring:
         self._relay_failed: Callable[[], bool] = lambda: False
         self._relays_here = False
         self._listener: Listener | None = None
+        rules = rules_of(settings)
         if settings.sqlite_file is not None:
             self._closers.append(DataDirLock(settings.data_dir).release)
-            self._requests = self._work = open_sqlite(settings.sqlite_file)
+            self._requests = self._work = open_sqlite(settings.sqlite_file, rules)
         else:
             url = settings.event_store
             self._listener = Listener(url, (EVENTS_CHANNEL, PROJECTED_CHANNEL))
             self._requests = open_postgres(
-                url, self._listener, REQUEST_PATIENCE, REQUEST_CONNECTIONS
+                url, self._listener, REQUEST_PATIENCE, REQUEST_CONNECTIONS, rules
             )
-            self._work = open_postgres(url, self._listener, WORK_PATIENCE, WORK_CONNECTIONS)
+            self._work = open_postgres(url, self._listener, WORK_PATIENCE, WORK_CONNECTIONS, rules)
             self._closers += [self._requests.close, self._listener.close]
         self._closers.append(self._work.close)
         self._work.migrate()
@@ -156,10 +174,9 @@ class Wiring:
 
     def serve(self) -> Process:
         """Everything in one process."""
-        steps = tuple(Step)
         self._relays_here = True
         server = self._server()
-        parts = [*self._projectors(), *self._workers(steps), *self._relays(), *self._sweeps()]
+        parts = [*self._projectors(), *self._workers(WORK), *self._relays(), *self._sweeps()]
         return self._process(parts, server)
 
     def api(self, listening: socket.socket | None = None) -> Process:
@@ -278,9 +295,15 @@ class Wiring:
         freshness = Freshness(self._progress(store), store.log)
         app = create_app(
             authenticator=authenticator,
-            packages=store.packages,
-            read_model=PackageReadModel(store.reader),
+            services=store.services,
+            read_models=ReadModels(
+                PackageReadModel(store.reader),
+                DropletReadModel(store.reader),
+                DirectoryReadModel(store.reader),
+                store.services.environments,
+            ),
             freshness=freshness,
+            registered_apps=settings.registered_apps,
             intake=self._staging,
             blobs=self._blobs,
             rules=rules,

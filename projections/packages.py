@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -16,11 +15,8 @@ from sqlalchemy import (
     Row,
     Table,
     Text,
-    delete,
     func,
-    insert,
     select,
-    update,
 )
 from sqlalchemy import bindparam as bind
 
@@ -28,6 +24,7 @@ from domain.package import Package, PackageState, PackageType
 from domain.ports import LoggedEvent
 from projections.positions import metadata
 from projections.representation import PackageView
+from projections.rows import LOOKUP, KeyedTable, Rows, microseconds, moment_of, row_of
 
 packages = Table(
     "packages",
@@ -52,15 +49,7 @@ packages = Table(
     Index("packages_by_blob", "blob_key"),
 )
 
-_COLUMNS = [column.name for column in packages.columns]
-_INSERT = insert(packages)
-_UPDATE = (
-    update(packages)
-    .where(packages.c.guid == bind("_guid"))
-    .values({name: bind(name) for name in _COLUMNS if name != "guid"})
-)
-_DELETE = delete(packages).where(packages.c.guid == bind("_guid"))
-LOOKUP = 400  # rows asked for in one statement
+_TABLE = KeyedTable(packages)
 
 
 class PackagesProjection:
@@ -71,34 +60,11 @@ class PackagesProjection:
     tables: Sequence[Table] = (packages,)
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
-        events = [logged for logged in events if isinstance(logged.event, Package.Event)]
-        before = self._rows(connection, {logged.event.guid for logged in events})
-        rows = {guid: dict(row) for guid, row in before.items()}
-        for logged in events:
-            _project(rows, logged)
-        added = [row for guid, row in rows.items() if guid not in before]
-        changed = [
-            {**row, "_guid": guid}
-            for guid, row in rows.items()
-            if guid in before and row != before[guid]
-        ]
-        gone = [{"_guid": guid} for guid in before if guid not in rows]
-        for statement, parameters in ((_INSERT, added), (_UPDATE, changed), (_DELETE, gone)):
-            if parameters:
-                connection.execute(statement, parameters)
-
-    @staticmethod
-    def _rows(connection: Connection, guids: set[str]) -> dict[str, dict[str, Any]]:
-        wanted = list(guids)
-        found: dict[str, dict[str, Any]] = {}
-        for start in range(0, len(wanted), LOOKUP):
-            some = wanted[start : start + LOOKUP]
-            for row in connection.execute(select(packages).where(packages.c.guid.in_(some))):
-                found[row.guid] = dict(row._mapping)
-        return found
+        ours = [logged for logged in events if isinstance(logged.event, Package.Event)]
+        _TABLE.apply(connection, {logged.event.guid for logged in ours}, ours, _project)
 
 
-def _project(rows: dict[str, dict[str, Any]], logged: LoggedEvent) -> None:
+def _project(rows: Rows, logged: LoggedEvent) -> None:
     event = logged.event
     match event:
         case Package.Created() | Package.CopyStarted():
@@ -107,10 +73,8 @@ def _project(rows: dict[str, dict[str, Any]], logged: LoggedEvent) -> None:
         case Package.Deleted():
             rows.pop(event.guid, None)
             return
-    row = rows.get(event.guid)
-    if row is None:
-        raise LookupError(f"event {event.event_id} at {logged.position} precedes its package")
-    row["updated_at"] = _microseconds(event.timestamp)
+    row = row_of(rows, logged)
+    row["updated_at"] = microseconds(event.timestamp)
     match event:
         case Package.UploadStarted():
             row["state"] = PackageState.PROCESSING_UPLOAD.value
@@ -139,7 +103,7 @@ def _first_row(event: Package.Created | Package.CopyStarted, position: int) -> d
     state = PackageState.COPYING if copy else PackageState.AWAITING_UPLOAD
     if event.type == PackageType.DOCKER:
         state = PackageState.READY
-    return dict.fromkeys(_COLUMNS) | {
+    return _TABLE.empty | {
         "guid": event.guid,
         "number": position,
         "app_guid": event.app_guid,
@@ -148,7 +112,7 @@ def _first_row(event: Package.Created | Package.CopyStarted, position: int) -> d
         "state": state.value,
         "file_name": copy.file_name if copy else None,
         "source_guid": copy.source_guid if copy else None,
-        "created_at": _microseconds(event.timestamp),
+        "created_at": microseconds(event.timestamp),
     }
 
 
@@ -218,23 +182,11 @@ def _package_row(row: Row[Any]) -> PackageRow:
             state=row.state,
             error=row.error,
             sha1=row.sha1,
-            created_at=_moment(row.created_at),
-            updated_at=None if row.updated_at is None else _moment(row.updated_at),
+            created_at=moment_of(row.created_at),
+            updated_at=None if row.updated_at is None else moment_of(row.updated_at),
         ),
         sha256=row.sha256,
         file_name=row.file_name,
         blob_key=row.blob_key,
         size=row.size,
     )
-
-
-def _microseconds(moment: datetime) -> int:
-    since = moment - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def _moment(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,12 +1,14 @@
-"""A package as clients read it: the JSON of the experimental v3 API (October 2015)."""
+"""What clients read: the JSON of the experimental v3 API (October 2015)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from domain.droplet import Droplet, DropletState, procfile_of
 from domain.package import Package, PackageState, PackageType
 
 
@@ -20,6 +22,22 @@ class PackageView:
     url: str | None
     state: str
     error: str | None
+    sha1: str | None
+    created_at: datetime
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True)
+class DropletView:
+    """What the representation shows of a droplet, but for its environment."""
+
+    guid: str
+    package_guid: str
+    app_guid: str
+    state: str
+    error: str | None
+    buildpack: str | None
+    procfile: str | None
     sha1: str | None
     created_at: datetime
     updated_at: datetime | None
@@ -40,6 +58,23 @@ def view_of(package: Package) -> PackageView:
     )
 
 
+def view_of_droplet(droplet: Droplet) -> DropletView:
+    """What to show of an aggregate, at the version it has."""
+    types = droplet.process_types
+    return DropletView(
+        guid=droplet.guid,
+        package_guid=droplet.package_guid,
+        app_guid=droplet.app_guid,
+        state=droplet.state,
+        error=droplet.error,
+        buildpack=droplet.buildpack,
+        procfile=None if types is None else procfile_of(types),
+        sha1=droplet.digests.sha1 if droplet.digests else None,
+        created_at=droplet.created_on,
+        updated_at=droplet.modified_on if droplet.version > Droplet.INITIAL_VERSION else None,
+    )
+
+
 def represent(view: PackageView) -> dict[str, Any]:
     """The representation, with its keys in the contract's order."""
     itself = f"/v3/packages/{segment(view.guid)}"
@@ -56,9 +91,31 @@ def represent(view: PackageView) -> dict[str, Any]:
         "url": view.url,
         "state": PackageState(view.state),
         "error": view.error,
-        "created_at": _timestamp(view.created_at),
-        "updated_at": _timestamp(view.updated_at) if view.updated_at else None,
+        "created_at": timestamp(view.created_at),
+        "updated_at": timestamp(view.updated_at) if view.updated_at else None,
         "links": links,
+    }
+
+
+def represent_droplet(view: DropletView, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The representation, with its keys in the contract's order."""
+    app = f"/v3/apps/{segment(view.app_guid)}"
+    return {
+        "guid": view.guid,
+        "state": DropletState(view.state),
+        "hash": {"type": "sha1", "value": view.sha1},
+        "buildpack": view.buildpack,
+        "error": view.error,
+        "procfile": view.procfile,
+        "environment_variables": environment,
+        "created_at": timestamp(view.created_at),
+        "updated_at": timestamp(view.updated_at) if view.updated_at else None,
+        "links": {
+            "self": {"href": f"/v3/droplets/{segment(view.guid)}"},
+            "package": {"href": f"/v3/packages/{segment(view.package_guid)}"},
+            "app": {"href": app},
+            "assign_current_droplet": {"href": f"{app}/current_droplet", "method": "PUT"},
+        },
     }
 
 
@@ -67,5 +124,5 @@ def segment(guid: str) -> str:
     return quote(guid, safe="")
 
 
-def _timestamp(moment: datetime) -> str:
+def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -30,10 +30,11 @@ from projections.positions import metadata
 
 
 class Step(StrEnum):
-    """The step of work that a package waits for."""
+    """The step of work that a package or droplet waits for."""
 
     STORAGE = "storage"
     HASHING = "hashing"
+    STAGING = "staging"  # of a droplet
 
 
 unfinished = Table(

@@ -25,6 +25,7 @@ from projections.unfinished import Step
 
 logger = logging.getLogger("packtrail.work")
 
+WORK = (Step.STORAGE, Step.HASHING)  # the steps that are done here
 QUEUES = {Step.STORAGE: STORAGE, Step.HASHING: HASHING}
 MAX_TRIES = 5  # of work that fails by a defect
 FIRST_DELAY, MAX_DELAY = 0.25, 60.0  # seconds between tries; doubled each time
@@ -73,7 +74,7 @@ class Worker:
     processing: Processing
     metrics: Metrics
     tracing: Tracing
-    steps: tuple[Step, ...] = (Step.STORAGE, Step.HASHING)
+    steps: tuple[Step, ...] = WORK
     concurrency: int = 2
 
     def consumers(self) -> list[Consumer]:

@@ -82,6 +82,7 @@ ALREADY_UPLOADED = ErrorAnswer(
     "CF-PackageBitsAlreadyUploaded",
     "Bits may be uploaded only once. Create a new package to upload different bits.",
 )
+NOT_STAGEABLE = ErrorAnswer(400, 10004, "CF-InvalidRequest", "The request is invalid")
 UNKNOWN_ERROR = ErrorAnswer(500, 10001, "UnknownError", "An unknown error occurred.")
 DATABASE_ERROR = ErrorAnswer(
     503, 10011, "CF-DatabaseError", "Database error", {"Retry-After": RETRY_AFTER}
@@ -118,7 +119,26 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
     ),
     (errors.UploadsDisabled, lambda e: FEATURE_DISABLED),
     (errors.PackageNotFound, lambda e: not_found("Package")),
-    (errors.InvalidPackage, lambda e: unprocessable(", ".join(e.faults))),
+    (errors.DropletNotFound, lambda e: not_found("Droplet")),
+    (errors.AppNotFound, lambda e: not_found("App")),
+    (errors.SpaceNotFound, lambda e: not_found("Space")),
+    (errors.OrganizationNotFound, lambda e: not_found("Organization")),
+    (errors.InvalidRequest, lambda e: unprocessable(", ".join(e.faults))),
+    (errors.PackageNotStageable, lambda e: NOT_STAGEABLE),
+    (
+        errors.StagingLimitExceeded,
+        lambda e: ErrorAnswer(
+            400,
+            10009,
+            "CF-UnableToPerform",
+            f"Staging request could not be completed: {e.what} limit exceeded",
+        ),
+    ),
+    (errors.DropletNotStaged, lambda e: unprocessable("Droplet has no bits to download.")),
+    (
+        errors.DropletNotWaiting,
+        lambda e: unprocessable(f"Droplet is {e.found}, and waits for no builder"),
+    ),
     (errors.BitsAlreadyUploaded, lambda e: ALREADY_UPLOADED),
     (errors.PackageTypeNotBits, lambda e: TYPE_MUST_BE_BITS),
     (errors.PackageNotReady, lambda e: unprocessable("Package has no bits to download.")),

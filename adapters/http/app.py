@@ -22,17 +22,25 @@ from adapters.http.answers import (
     unparsable,
 )
 from adapters.http.authentication import Authenticator
+from adapters.http.directory import OneApp, OneOrganization, OneSpace
 from adapters.http.download import Blobs, Download
+from adapters.http.droplets import (
+    AllDroplets,
+    DropletDownload,
+    DropletsOfApp,
+    DropletsOfPackage,
+    OneDroplet,
+)
+from adapters.http.exchange import Commands, Queries, ReadModels
 from adapters.http.faults import UnknownRequest
 from adapters.http.freshness import Freshness
 from adapters.http.health import Alive, MetricsPage, Part, Ready, Root
-from adapters.http.packages import AllPackages, Commands, OnePackage, PackagesOfApp, Queries
+from adapters.http.packages import AllPackages, OnePackage, PackagesOfApp
 from adapters.http.upload import Upload
 from adapters.metrics import Metrics
 from adapters.staging.intake import Intake
+from adapters.store import Services
 from adapters.tracing import Tracing
-from domain.package_service import PackageService
-from projections.packages import PackageReadModel
 
 logger = logging.getLogger("packtrail.http")
 
@@ -98,9 +106,10 @@ class RequestMiddleware:
 def create_app(
     *,
     authenticator: Authenticator,
-    packages: PackageService,
-    read_model: PackageReadModel,
+    services: Services,
+    read_models: ReadModels,
     freshness: Freshness,
+    registered_apps: bool,
     intake: Intake,
     blobs: Blobs,
     rules: UploadRules,
@@ -110,8 +119,8 @@ def create_app(
     tracing: Tracing,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The application, made of the parts it is given."""
-    commands = Commands(packages, freshness)
-    queries = Queries(read_model, freshness)
+    commands = Commands(services, freshness)
+    queries = Queries(read_models, freshness, registered_apps)
     app = falcon.App(middleware=[RequestMiddleware(authenticator, metrics, tracing)])
     app.add_route("/", Root(version))
     app.add_route("/healthz", Alive())
@@ -121,7 +130,15 @@ def create_app(
     app.add_route("/v3/packages/{guid}", OnePackage(commands, queries))
     app.add_route("/v3/packages/{guid}/upload", Upload(commands, intake, rules, metrics))
     app.add_route("/v3/packages/{guid}/download", Download(queries, blobs, metrics))
+    app.add_route("/v3/packages/{guid}/droplets", DropletsOfPackage(commands))
+    app.add_route("/v3/droplets", AllDroplets(queries))
+    app.add_route("/v3/droplets/{guid}", OneDroplet(commands, queries))
+    app.add_route("/v3/droplets/{guid}/download", DropletDownload(queries, blobs, metrics))
+    app.add_route("/v3/apps/{guid}", OneApp(queries))
     app.add_route("/v3/apps/{guid}/packages", PackagesOfApp(commands, queries))
+    app.add_route("/v3/apps/{guid}/droplets", DropletsOfApp(queries))
+    app.add_route("/v3/spaces/{guid}", OneSpace(queries))
+    app.add_route("/v3/organizations/{guid}", OneOrganization(queries))
     app.add_error_handler(Exception, _answer_error)
     app.add_error_handler(falcon.HTTPError, _answer_falcon_error)
     return app

@@ -1,4 +1,4 @@
-"""The download resource: a package's bits, whole or a range of them (RFC 9110)."""
+"""Downloads: stored bits, whole or a range of them (RFC 9110)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import falcon
 
 from adapters.bits import FileBits
 from adapters.http.disposition import attachment
+from adapters.http.exchange import Queries
 from adapters.http.faults import RangeNotSatisfiable
-from adapters.http.packages import Queries
 from adapters.metrics import Metrics
 from adapters.tokens import Scope
 from domain.errors import PackageNotFound, PackageNotReady, PackageTypeNotBits
@@ -39,42 +39,62 @@ class Download:
         self._blobs = blobs
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
-        row = self._queries.packages().find(guid)
+        row = self._queries.ask().packages.find(guid)
         if row is None:
             raise PackageNotFound(guid)
         if row.view.type != PackageType.BITS:
             raise PackageTypeNotBits(guid, row.view.type)
         if row.view.state != PackageState.READY or row.blob_key is None:
             raise PackageNotReady(guid, row.view.state)
-        etag = f'"{row.sha256}"'
-        resp.set_headers({"ETag": etag, "Accept-Ranges": "bytes"})
-        if _matches(req.get_header("If-None-Match"), etag):
-            resp.status = falcon.HTTP_304
-            return
-        link = self._blobs.link(row.blob_key)
-        if link is not None:
-            resp.status = falcon.HTTP_302
-            resp.set_header("Location", link)
-            resp.delete_header("Accept-Ranges")
-            return
-        bits = self._blobs.open(row.blob_key)
-        assert isinstance(bits, FileBits), "blobs without links are files"
-        asked = req.get_header("Range")
-        if req.get_header("If-Range", default=etag) != etag:
-            asked = None
-        try:
-            span = byte_range(asked, bits.size)
-        except RangeNotSatisfiable:
-            bits.close()
-            raise
-        start, length = (0, bits.size) if span is None else span
-        if span is not None:
-            resp.status = falcon.HTTP_206
-            resp.set_header("Content-Range", f"bytes {start}-{start + length - 1}/{bits.size}")
-        resp.content_type = "application/zip"
-        resp.set_header("Content-Disposition", attachment(row.file_name or f"{guid}.zip"))
-        self._metrics.sent_bytes.inc(length)
-        resp.set_stream(bits.file_at(start), length)
+        name = row.file_name or f"{guid}.zip"
+        sent = answer_bits(
+            req, resp, self._blobs, row.blob_key, str(row.sha256), "application/zip", name
+        )
+        self._metrics.sent_bytes.inc(sent)
+
+
+def answer_bits(
+    req: falcon.Request,
+    resp: falcon.Response,
+    blobs: Blobs,
+    key: str,
+    sha256: str,
+    content_type: str,
+    file_name: str,
+) -> int:
+    """Answers with a blob, a range of it, or where it is; how many bytes leave from here.
+
+    Raises `RangeNotSatisfiable`, `BlobMissing`, `StoreAway`.
+    """
+    etag = f'"{sha256}"'
+    resp.set_headers({"ETag": etag, "Accept-Ranges": "bytes"})
+    if _matches(req.get_header("If-None-Match"), etag):
+        resp.status = falcon.HTTP_304
+        return 0
+    link = blobs.link(key)
+    if link is not None:
+        resp.status = falcon.HTTP_302
+        resp.set_header("Location", link)
+        resp.delete_header("Accept-Ranges")
+        return 0
+    bits = blobs.open(key)
+    assert isinstance(bits, FileBits), "blobs without links are files"
+    asked = req.get_header("Range")
+    if req.get_header("If-Range", default=etag) != etag:
+        asked = None
+    try:
+        span = byte_range(asked, bits.size)
+    except RangeNotSatisfiable:
+        bits.close()
+        raise
+    start, length = (0, bits.size) if span is None else span
+    if span is not None:
+        resp.status = falcon.HTTP_206
+        resp.set_header("Content-Range", f"bytes {start}-{start + length - 1}/{bits.size}")
+    resp.content_type = content_type
+    resp.set_header("Content-Disposition", attachment(file_name))
+    resp.set_stream(bits.file_at(start), length)
+    return length
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:

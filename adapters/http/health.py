@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import falcon
 
 from adapters.http.answers import RETRY_AFTER
-from adapters.http.packages import answer_json
+from adapters.http.exchange import answer_json
 from adapters.metrics import CONTENT_TYPE, Metrics
 
 
@@ -39,6 +39,8 @@ class Root:
                     "self": {"href": "/"},
                     "packages": {"href": "/v3/packages"},
                     "packages_of_an_app": {"href": "/v3/apps/:guid/packages"},
+                    "app": {"href": "/v3/apps/:guid"},
+                    "droplets": {"href": "/v3/droplets"},
                     "alive": {"href": "/healthz"},
                     "ready": {"href": "/readyz"},
                     "metrics": {"href": "/metrics"},

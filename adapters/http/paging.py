@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -20,13 +21,23 @@ class Paging:
 
     page: int = 1
     per_page: int = DEFAULT_PER_PAGE
+    filters: Mapping[str, str] = field(default_factory=dict)  # what else was asked for
 
     @classmethod
-    def of_query(cls, query: str) -> Paging:
-        """Raises `BadQuery`, with all that is wrong."""
+    def of_query(
+        cls,
+        query: str,
+        others: Sequence[str] = (),
+        check: Callable[[dict[str, str]], None] = lambda filters: None,
+    ) -> Paging:
+        """`others` are further parameters, which `check` may put right, or refuse.
+
+        Raises `BadQuery`, with all that is wrong.
+        """
         values = dict(parse_qsl(query, keep_blank_values=True))
+        filters = {name: value for name, value in values.items() if name in others}
         reasons = []
-        unknown = [name for name in values if name not in ("page", "per_page")]
+        unknown = [name for name in values if name not in ("page", "per_page", *others)]
         if unknown:
             names = ", ".join(f"'{name}'" for name in unknown)
             reasons.append(f"Unknown query parameter(s): {names}")
@@ -34,9 +45,13 @@ class Paging:
         if per_page > MAX_PER_PAGE:
             reasons.append(f"Per page must be between 1 and {MAX_PER_PAGE}")
         page = _number(values, "page", "Page", 1, reasons)
+        try:
+            check(filters)
+        except BadQuery as reason:
+            reasons.append(str(reason))
         if reasons:
             raise BadQuery(", ".join(reasons))
-        return cls(page, per_page)
+        return cls(page, per_page, filters)
 
     def render(self, path: str, total: int, resources: list[Any]) -> dict[str, Any]:
         """The page as the contract has it; `total` counts the entries of all pages."""
@@ -53,7 +68,8 @@ class Paging:
         }
 
     def _link(self, path: str, page: int) -> dict[str, str]:
-        return {"href": f"{path}?{urlencode({'page': page, 'per_page': self.per_page})}"}
+        parameters = {**self.filters, "page": page, "per_page": self.per_page}
+        return {"href": f"{path}?{urlencode(sorted(parameters.items()))}"}
 
 
 def _number(values: dict[str, str], name: str, label: str, default: int, reasons: list[str]) -> int:

@@ -7,8 +7,8 @@ from urllib.parse import parse_qs
 import falcon
 
 from adapters.http.admission import URLENCODED, UploadRules, form_of
+from adapters.http.exchange import Commands, answer_json, body_of, cause_of
 from adapters.http.multipart import boundary_of, find_bits, plain_file_name
-from adapters.http.packages import Commands, body_of, cause_of
 from adapters.http.server.body import UploadBody
 from adapters.metrics import Metrics
 from adapters.staging.intake import Intake
@@ -16,6 +16,7 @@ from adapters.tokens import Scope
 from domain.errors import NoBitsInForm, UploadTooLarge
 from domain.journal import Committed, surely_not_recorded
 from domain.package import Package, StagedBits
+from projections.representation import represent, view_of
 
 
 class Upload:
@@ -40,7 +41,8 @@ class Upload:
             committed = self._take_file(req, guid)
         else:
             committed = self._take_body(req, guid)
-        self._commands.answer(resp, committed)
+        self._commands.settle(committed)
+        answer_json(resp, represent(view_of(committed.aggregate)))
 
     def _take_body(self, req: falcon.Request, guid: str) -> Committed[Package]:
         """Form 1: the body holds the bits, and is in staging already."""

@@ -24,6 +24,7 @@ from adapters.bus.work import (
     MAX_TRIES,
     QUEUES,
     STEP_EVENTS,
+    WORK,
     Failure,
     WorkHandler,
     classify,
@@ -165,7 +166,7 @@ class Bench:
         return delays
 
 
-@pytest.fixture(params=list(Step))
+@pytest.fixture(params=list(WORK))
 def step(request: pytest.FixtureRequest) -> Step:
     return Step(request.param)
 

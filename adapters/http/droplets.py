@@ -1,0 +1,166 @@
+"""The droplet resources: ask for one, list, show, download and delete."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import falcon
+
+from adapters.fields import wanted_of
+from adapters.http.download import Blobs, answer_bits
+from adapters.http.exchange import (
+    Commands,
+    Queries,
+    ReadModels,
+    answer_json,
+    body_of,
+    cause_of,
+    idempotency_key,
+    json_object,
+)
+from adapters.http.faults import BadQuery
+from adapters.http.paging import Paging
+from adapters.metrics import Metrics
+from adapters.tokens import Scope
+from domain.droplet import Droplet, DropletState
+from domain.errors import DropletNotFound, DropletNotStaged
+from projections.droplets import DropletOrder, DropletQuery, DropletRow
+from projections.representation import DropletView, represent_droplet, segment, view_of_droplet
+
+_ORDER = re.compile(rf"([ +-]?)({'|'.join(DropletOrder)})")
+
+
+class DropletsOfPackage:
+    """`/v3/packages/:guid/droplets`: the link `stage` of a package."""
+
+    scopes = {"POST": Scope.WRITE}
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
+        wanted = wanted_of(json_object(body_of(req)))
+        droplets = self._commands.droplets
+        committed = droplets.stage(guid, wanted, cause_of(req), idempotency_key(req))
+        self._commands.settle(committed)
+        droplet = committed.aggregate
+        kept = self._commands.environments.find(Droplet.ID_PREFIX + droplet.guid)
+        answer_json(resp, represent_droplet(view_of_droplet(droplet), kept or {}), falcon.HTTP_201)
+
+
+class OneDroplet:
+    """`/v3/droplets/:guid`"""
+
+    scopes = {"GET": Scope.READ, "DELETE": Scope.WRITE}
+
+    def __init__(self, commands: Commands, queries: Queries) -> None:
+        self._commands = commands
+        self._queries = queries
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
+        asked = self._queries.ask()
+        row = _find(asked, guid)
+        answer_json(resp, _represent_all(asked, [row.view])[0])
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
+        self._commands.settle(self._commands.droplets.delete(guid, cause_of(req)))
+        resp.status = falcon.HTTP_204
+
+
+class DropletDownload:
+    """`/v3/droplets/:guid/download`"""
+
+    scopes = {"GET": Scope.READ}
+
+    def __init__(self, queries: Queries, blobs: Blobs, metrics: Metrics) -> None:
+        self._queries = queries
+        self._blobs = blobs
+        self._metrics = metrics
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
+        row = _find(self._queries.ask(), guid)
+        if row.view.state != DropletState.STAGED or row.blob_key is None:
+            raise DropletNotStaged(guid, row.view.state)
+        sent = answer_bits(
+            req, resp, self._blobs, row.blob_key, str(row.sha256), "application/gzip",
+            f"{guid}.tgz",
+        )  # fmt: skip
+        self._metrics.sent_bytes.inc(sent)
+
+
+class AllDroplets:
+    """`/v3/droplets`"""
+
+    scopes = {"GET": Scope.READ}
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        paging = Paging.of_query(req.query_string, ("app_guids", "order_by", "states"), _signed)
+        query = _query(paging, _list(paging, "app_guids"))
+        _answer_page(resp, self._queries, paging, "/v3/droplets", query)
+
+
+class DropletsOfApp:
+    """`/v3/apps/:guid/droplets`"""
+
+    scopes = {"GET": Scope.READ}
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
+        paging = Paging.of_query(req.query_string, ("order_by", "states"), _signed)
+        self._queries.check_app(guid)
+        path = f"/v3/apps/{segment(guid)}/droplets"
+        _answer_page(resp, self._queries, paging, path, _query(paging, [guid]))
+
+
+def _signed(filters: dict[str, str]) -> None:
+    """Gives `order_by` the sign that it has in links. Raises `BadQuery`.
+
+    A plus sign that was not encoded arrives as a space.
+    """
+    order = filters.get("order_by")
+    if order is None:
+        return
+    match = _ORDER.fullmatch(order)
+    if match is None:
+        raise BadQuery("Order by can only be ordered by 'created_at' or 'updated_at'")
+    filters["order_by"] = ("-" if match[1] == "-" else "+") + match[2]
+
+
+def _query(paging: Paging, app_guids: list[str] | None) -> DropletQuery:
+    order = paging.filters.get("order_by", "+created_at")
+    return DropletQuery(
+        app_guids, _list(paging, "states"), DropletOrder(order[1:]), order.startswith("-")
+    )
+
+
+def _list(paging: Paging, name: str) -> list[str] | None:
+    """The values of a filter, parted by commas; None if it is not given."""
+    given = paging.filters.get(name)
+    return None if given is None else [value for value in given.split(",") if value]
+
+
+def _find(asked: ReadModels, guid: str) -> DropletRow:
+    row = asked.droplets.find(guid)
+    if row is None:
+        raise DropletNotFound(guid)
+    return row
+
+
+def _represent_all(asked: ReadModels, views: list[DropletView]) -> list[dict[str, Any]]:
+    kept = asked.environments.find_all(Droplet.ID_PREFIX + view.guid for view in views)
+    return [represent_droplet(view, kept.get(Droplet.ID_PREFIX + view.guid, {})) for view in views]
+
+
+def _answer_page(
+    resp: falcon.Response, queries: Queries, paging: Paging, path: str, query: DropletQuery
+) -> None:
+    asked = queries.ask()
+    found = asked.droplets.page(query, paging.page, paging.per_page)
+    resources = _represent_all(asked, [row.view for row in found.droplets])
+    answer_json(resp, paging.render(path, found.total, resources))

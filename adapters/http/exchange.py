@@ -1,0 +1,120 @@
+"""What resources do with a request and its answer, and what they ask for it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import falcon
+import orjson
+
+from adapters.environments import StoredEnvironments
+from adapters.http.answers import JSON_TYPE, pretty_json
+from adapters.http.faults import BadKey, BodyTooLarge, UnparsableBody
+from adapters.http.freshness import Freshness
+from adapters.store import Services
+from adapters.tokens import Caller
+from domain.aggregate import Cause
+from domain.errors import AppNotFound
+from domain.journal import Committed
+from projections.directory import AppEntry, DirectoryReadModel
+from projections.droplets import DropletReadModel
+from projections.packages import PackageReadModel
+
+_KEY = re.compile(r"[!-~]{1,255}")
+
+
+def cause_of(req: falcon.Request) -> Cause:
+    """Who and which request causes what a command writes."""
+    caller: Caller = req.context.caller
+    return Cause(caller.guid, req.context.request_id)
+
+
+def body_of(req: falcon.Request) -> bytes:
+    """The body of a request that is no upload of bits. Raises `BodyTooLarge`."""
+    cut_off_at: int | None = req.env.get("packtrail.cut_off_at")
+    if cut_off_at is not None:
+        raise BodyTooLarge(cut_off_at)
+    return bytes(req.bounded_stream.read())
+
+
+def idempotency_key(req: falcon.Request) -> str | None:
+    """The key by which a request can be told from its repetition. Raises `BadKey`."""
+    key = req.get_header("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise BadKey
+    return key
+
+
+def answer_json(resp: falcon.Response, value: Any, status: str = falcon.HTTP_200) -> None:
+    resp.status = status
+    resp.content_type = JSON_TYPE
+    resp.data = pretty_json(value)
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    if not body.strip():
+        raise UnparsableBody("invalid request body")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise UnparsableBody(str(error)) from None
+    if not isinstance(value, dict):
+        raise UnparsableBody("invalid request body")
+    return value
+
+
+class Commands:
+    """What every resource that writes does with a command's outcome."""
+
+    def __init__(self, services: Services, freshness: Freshness) -> None:
+        self.packages = services.packages
+        self.droplets = services.droplets
+        self.environments = services.environments
+        self._freshness = freshness
+
+    def settle(self, committed: Committed[Any]) -> None:
+        """Waits a little, so that what was written can be read, too."""
+        self._freshness.after(committed.position)
+
+
+@dataclass(frozen=True)
+class ReadModels:
+    """All there is to read from."""
+
+    packages: PackageReadModel
+    droplets: DropletReadModel
+    directory: DirectoryReadModel
+    environments: StoredEnvironments
+
+
+class Queries:
+    """What every resource that reads asks: read models that are not behind the log."""
+
+    def __init__(
+        self, read_models: ReadModels, freshness: Freshness, registered_apps: bool
+    ) -> None:
+        self._read_models = read_models
+        self._freshness = freshness
+        self._registered_apps = registered_apps
+
+    def ask(self) -> ReadModels:
+        """Raises `ReadModelBehind`."""
+        self._freshness.require()
+        return self._read_models
+
+    def app(self, guid: str) -> AppEntry:
+        """Raises `AppNotFound`; `ReadModelBehind`."""
+        entry = self.ask().directory.app(guid)
+        if entry is None or (self._registered_apps and not entry.announced):
+            raise AppNotFound(guid)
+        return entry
+
+    def check_app(self, guid: str) -> None:
+        """Whether an app may be asked about: any may, that was not deleted, if apps are open.
+
+        Raises `AppNotFound`; `ReadModelBehind`.
+        """
+        if self._registered_apps or self.ask().directory.is_deleted(guid):
+            self.app(guid)

@@ -1,0 +1,253 @@
+"""The directory: the apps, spaces and organizations that others tell us of.
+
+What they tell is an event in the log first. Announcements come at least once: what is
+known already changes nothing, and what was deleted stays so.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from eventsourcing.domain import CanInitAggregate
+
+from domain.aggregate import MAX_GUID_LENGTH, Aggregate, Cause, RecordedEvent
+from domain.errors import (
+    AppNotFound,
+    InvalidRequest,
+    OrganizationNotFound,
+    Refusal,
+    SpaceNotFound,
+)
+
+MAX_NAME = 255  # characters
+E = TypeVar("E", bound="Entry")
+
+
+def faults_of_name(label: str, name: object) -> list[str]:
+    """What is wrong with a name, or with a guid; [] if nothing is."""
+    limit = MAX_GUID_LENGTH if label.lower().endswith("guid") else MAX_NAME
+    if not isinstance(name, str) or not 1 <= len(name) <= limit or "\0" in name:
+        return [f"{label} must be between 1 and {limit} characters"]
+    return []
+
+
+class Entry(Aggregate):
+    """What all three have in common: a name that changes, and an end."""
+
+    KIND = "Entry"
+    NOT_FOUND: type[Refusal]
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.deleted = False
+
+    def must_exist(self) -> None:
+        """Raises the kind's refusal if it was deleted."""
+        if self.deleted:
+            raise self.NOT_FOUND(self.guid)
+
+    def _must_not_be_deleted(self) -> None:
+        if self.deleted:
+            raise InvalidRequest([f"{self.KIND} '{self.guid}' was deleted"])
+
+    def _rename(self, event_class: type[RecordedEvent], name: str, by: Cause) -> None:
+        self.must_exist()
+        if name != self.name:
+            self._trigger(event_class, by, name=name)
+
+    def _delete(self, event_class: type[RecordedEvent], by: Cause) -> None:
+        if not self.deleted:
+            self._trigger(event_class, by)
+
+
+def _renamed(entry: Entry, name: str) -> None:
+    entry.name = name
+
+
+def _deleted(entry: Entry) -> None:
+    entry.deleted = True
+
+
+class App(Entry, created_event_name="Created"):
+    """An app. One that nobody announced has no name; it may be deleted all the same."""
+
+    TOPIC = "app"
+    ID_PREFIX = "app:"
+    KIND = "App"
+    NOT_FOUND = AppNotFound
+
+    class Event(RecordedEvent):
+        TOPIC = "app.event"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.space_guid: str | None = None
+        self.buildpack: str | None = None
+
+    @classmethod
+    def create(
+        cls, guid: str, name: str | None, space_guid: str | None, buildpack: str | None, by: Cause
+    ) -> App:
+        return cls._begin(
+            cls.Created, guid, by, name=name, space_guid=space_guid, buildpack=buildpack
+        )
+
+    class Created(Event, CanInitAggregate[str]):
+        TOPIC = "app.created"
+        originator_topic: str
+        name: str | None
+        space_guid: str | None
+        buildpack: str | None
+
+        def apply(self, app: App) -> None:
+            app.name = self.name
+            app.space_guid = self.space_guid
+            app.buildpack = self.buildpack
+
+    def announce(self, name: str, space_guid: str | None, buildpack: str | None, by: Cause) -> None:
+        """It is told of once more; what is new is recorded. Raises `InvalidRequest`."""
+        self._must_not_be_deleted()
+        self.rename(name, by)
+        if (space_guid, buildpack) != (self.space_guid, self.buildpack):
+            self._trigger(self.Updated, by, space_guid=space_guid, buildpack=buildpack)
+
+    class Updated(Event):
+        TOPIC = "app.updated"
+        space_guid: str | None
+        buildpack: str | None
+
+        def apply(self, app: App) -> None:
+            app.space_guid = self.space_guid
+            app.buildpack = self.buildpack
+
+    def rename(self, name: str, by: Cause) -> None:
+        """Raises `AppNotFound`."""
+        self._rename(self.Renamed, name, by)
+
+    class Renamed(Event):
+        TOPIC = "app.renamed"
+        name: str
+
+        def apply(self, app: App) -> None:
+            _renamed(app, self.name)
+
+    def delete(self, by: Cause) -> None:
+        """Changes nothing the second time."""
+        self._delete(self.Deleted, by)
+
+    class Deleted(Event):
+        TOPIC = "app.deleted"
+
+        def apply(self, app: App) -> None:
+            _deleted(app)
+
+
+class Space(Entry, created_event_name="Created"):
+    TOPIC = "space"
+    ID_PREFIX = "space:"
+    KIND = "Space"
+    NOT_FOUND = SpaceNotFound
+
+    class Event(RecordedEvent):
+        TOPIC = "space.event"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.organization_guid: str | None = None
+
+    @classmethod
+    def create(cls, guid: str, name: str | None, organization_guid: str | None, by: Cause) -> Space:
+        return cls._begin(cls.Created, guid, by, name=name, organization_guid=organization_guid)
+
+    class Created(Event, CanInitAggregate[str]):
+        TOPIC = "space.created"
+        originator_topic: str
+        name: str | None
+        organization_guid: str | None
+
+        def apply(self, space: Space) -> None:
+            space.name = self.name
+            space.organization_guid = self.organization_guid
+
+    def announce(self, name: str, organization_guid: str | None, by: Cause) -> None:
+        """It is told of once more; what is new is recorded. Raises `InvalidRequest`."""
+        self._must_not_be_deleted()
+        self.rename(name, by)
+        if organization_guid != self.organization_guid:
+            self._trigger(self.Updated, by, organization_guid=organization_guid)
+
+    class Updated(Event):
+        TOPIC = "space.updated"
+        organization_guid: str | None
+
+        def apply(self, space: Space) -> None:
+            space.organization_guid = self.organization_guid
+
+    def rename(self, name: str, by: Cause) -> None:
+        """Raises `SpaceNotFound`."""
+        self._rename(self.Renamed, name, by)
+
+    class Renamed(Event):
+        TOPIC = "space.renamed"
+        name: str
+
+        def apply(self, space: Space) -> None:
+            _renamed(space, self.name)
+
+    def delete(self, by: Cause) -> None:
+        """Changes nothing the second time."""
+        self._delete(self.Deleted, by)
+
+    class Deleted(Event):
+        TOPIC = "space.deleted"
+
+        def apply(self, space: Space) -> None:
+            _deleted(space)
+
+
+class Organization(Entry, created_event_name="Created"):
+    TOPIC = "organization"
+    ID_PREFIX = "organization:"
+    KIND = "Organization"
+    NOT_FOUND = OrganizationNotFound
+
+    class Event(RecordedEvent):
+        TOPIC = "organization.event"
+
+    @classmethod
+    def create(cls, guid: str, name: str | None, by: Cause) -> Organization:
+        return cls._begin(cls.Created, guid, by, name=name)
+
+    class Created(Event, CanInitAggregate[str]):
+        TOPIC = "organization.created"
+        originator_topic: str
+        name: str | None
+
+        def apply(self, organization: Organization) -> None:
+            organization.name = self.name
+
+    def announce(self, name: str, by: Cause) -> None:
+        """It is told of once more. Raises `InvalidRequest`."""
+        self._must_not_be_deleted()
+        self.rename(name, by)
+
+    def rename(self, name: str, by: Cause) -> None:
+        """Raises `OrganizationNotFound`."""
+        self._rename(self.Renamed, name, by)
+
+    class Renamed(Event):
+        TOPIC = "organization.renamed"
+        name: str
+
+        def apply(self, organization: Organization) -> None:
+            _renamed(organization, self.name)
+
+    def delete(self, by: Cause) -> None:
+        """Changes nothing the second time."""
+        self._delete(self.Deleted, by)
+
+    class Deleted(Event):
+        TOPIC = "organization.deleted"
+
+        def apply(self, organization: Organization) -> None:
+            _deleted(organization)

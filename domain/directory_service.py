@@ -1,0 +1,134 @@
+"""The commands on the directory: announcements of apps, spaces and organizations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from eventsourcing.persistence import IntegrityError
+
+from domain.aggregate import Cause
+from domain.directory import App, Entry, Organization, Space, faults_of_name
+from domain.droplet import faults_of_buildpack
+from domain.errors import AppNotFound, InvalidRequest
+from domain.journal import Committed, Journal
+
+E = TypeVar("E", bound=Entry)
+
+
+class DirectoryService:
+    """Every method may raise `InvalidRequest`, and the kind's refusal where it is unknown.
+
+    `registered`: only apps that were announced exist. Else any app does that was not deleted.
+    """
+
+    def __init__(self, journal: Journal, registered: bool = False) -> None:
+        self._journal = journal
+        self._registered = registered
+
+    def app(self, guid: str) -> App | None:
+        """What is known of an app. Raises `AppNotFound` if there is no such app."""
+        app = self._journal.find(App, guid)
+        if app is None and not self._registered:
+            return None
+        if app is None or app.deleted:
+            raise AppNotFound(guid)
+        return app
+
+    def space(self, guid: str) -> Space | None:
+        return self._journal.find(Space, guid)
+
+    def announce_app(
+        self, guid: str, name: str, space_guid: str | None, buildpack: str | None, by: Cause
+    ) -> Committed[App]:
+        faults = faults_of_name("App guid", guid) + faults_of_name("Name", name)
+        if space_guid is not None:
+            faults += faults_of_name("Space guid", space_guid)
+        faults += faults_of_buildpack(buildpack, frozenset())
+        _refuse(faults)
+        return self._announce(
+            App,
+            guid,
+            lambda: App.create(guid, name, space_guid, buildpack, by),
+            lambda app: app.announce(name, space_guid, buildpack, by),
+        )
+
+    def rename_app(self, guid: str, name: str, by: Cause) -> Committed[App]:
+        _refuse(faults_of_name("Name", name))
+        return self._change(App, guid, lambda app: app.rename(name, by))
+
+    def delete_app(self, guid: str, by: Cause) -> Committed[App]:
+        """Also one that was never announced: it may have packages all the same."""
+        _refuse(faults_of_name("App guid", guid))
+
+        def begin() -> App:
+            app = App.create(guid, None, None, None, by)
+            app.delete(by)
+            return app
+
+        return self._announce(App, guid, begin, lambda app: app.delete(by))
+
+    def announce_space(
+        self, guid: str, name: str, organization_guid: str | None, by: Cause
+    ) -> Committed[Space]:
+        faults = faults_of_name("Space guid", guid) + faults_of_name("Name", name)
+        if organization_guid is not None:
+            faults += faults_of_name("Organization guid", organization_guid)
+        _refuse(faults)
+        return self._announce(
+            Space,
+            guid,
+            lambda: Space.create(guid, name, organization_guid, by),
+            lambda space: space.announce(name, organization_guid, by),
+        )
+
+    def rename_space(self, guid: str, name: str, by: Cause) -> Committed[Space]:
+        _refuse(faults_of_name("Name", name))
+        return self._change(Space, guid, lambda space: space.rename(name, by))
+
+    def delete_space(self, guid: str, by: Cause) -> Committed[Space]:
+        return self._change(Space, guid, lambda space: space.delete(by))
+
+    def announce_organization(self, guid: str, name: str, by: Cause) -> Committed[Organization]:
+        _refuse(faults_of_name("Organization guid", guid) + faults_of_name("Name", name))
+        return self._announce(
+            Organization,
+            guid,
+            lambda: Organization.create(guid, name, by),
+            lambda organization: organization.announce(name, by),
+        )
+
+    def rename_organization(self, guid: str, name: str, by: Cause) -> Committed[Organization]:
+        _refuse(faults_of_name("Name", name))
+        return self._change(Organization, guid, lambda found: found.rename(name, by))
+
+    def delete_organization(self, guid: str, by: Cause) -> Committed[Organization]:
+        return self._change(Organization, guid, lambda found: found.delete(by))
+
+    def _announce(
+        self, kind: type[E], guid: str, begin: Callable[[], E], again: Callable[[E], None]
+    ) -> Committed[E]:
+        while True:
+            entry = self._journal.find(kind, guid)
+            if entry is None:
+                entry = begin()
+            else:
+                again(entry)
+            try:
+                return self._journal.save(entry)
+            except IntegrityError:
+                continue  # somebody else told of it at the same time
+
+    def _change(self, kind: type[E], guid: str, decide: Callable[[E], None]) -> Committed[E]:
+        def load() -> E:
+            entry = self._journal.find(kind, guid)
+            if entry is None:
+                raise kind.NOT_FOUND(guid)
+            return entry
+
+        return self._journal.change(load, decide)
+
+
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise InvalidRequest(faults)

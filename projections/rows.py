@@ -1,0 +1,91 @@
+"""Tables with a row a guid: a batch of events changes rows in memory, then in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy import bindparam as bind
+
+from domain.ports import LoggedEvent
+
+Rows = dict[str, dict[str, Any]]
+LOOKUP = 400  # rows asked for in one statement
+
+
+class KeyedTable:
+    """A table whose primary key is `guid`."""
+
+    def __init__(self, table: Table) -> None:
+        names = [column.name for column in table.columns]
+        self._table = table
+        self._insert = insert(table)
+        self._update = (
+            update(table)
+            .where(table.c.guid == bind("_guid"))
+            .values({name: bind(name) for name in names if name != "guid"})
+        )
+        self._delete = delete(table).where(table.c.guid == bind("_guid"))
+        self.empty: dict[str, Any] = dict.fromkeys(names)
+
+    def apply(
+        self,
+        connection: Connection,
+        guids: Iterable[str],
+        events: Sequence[LoggedEvent],
+        project: Callable[[Rows, LoggedEvent], None],
+    ) -> None:
+        """Lets `project` change the rows of `guids`, event by event, and writes what changed."""
+        before = self.rows(connection, guids)
+        rows = {guid: dict(row) for guid, row in before.items()}
+        for logged in events:
+            project(rows, logged)
+        added = [row for guid, row in rows.items() if guid not in before]
+        changed = [
+            {**row, "_guid": guid}
+            for guid, row in rows.items()
+            if guid in before and row != before[guid]
+        ]
+        gone = [{"_guid": guid} for guid in before if guid not in rows]
+        for statement, parameters in (
+            (self._insert, added),
+            (self._update, changed),
+            (self._delete, gone),
+        ):
+            if parameters:
+                connection.execute(statement, parameters)
+
+    def rows(self, connection: Connection, guids: Iterable[str]) -> Rows:
+        """The rows there are of these guids."""
+        wanted = list(set(guids))
+        found: Rows = {}
+        for start in range(0, len(wanted), LOOKUP):
+            some = wanted[start : start + LOOKUP]
+            for row in connection.execute(select(self._table).where(self._table.c.guid.in_(some))):
+                found[row.guid] = dict(row._mapping)
+        return found
+
+
+def row_of(rows: Rows, logged: LoggedEvent) -> dict[str, Any]:
+    """The row that an event changes. Raises `LookupError` where there is none."""
+    row = rows.get(logged.event.guid)
+    if row is None:
+        event_id = logged.event.event_id
+        raise LookupError(f"event {event_id} at {logged.position} precedes what it is about")
+    return row
+
+
+def microseconds(moment: datetime) -> int:
+    """Since the epoch, UTC."""
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def moment_of(stored: int) -> datetime:
+    """The time that so many microseconds since the epoch are."""
+    return _EPOCH + timedelta(microseconds=stored)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
