@@ -61,6 +61,11 @@ class Metrics:
             ["step", "outcome"], registry=own,
         )  # fmt: skip
 
+        self.commands = Counter(
+            "packtrail_commands", "Commands by message that were answered.",
+            ["type", "outcome"], registry=own,
+        )  # fmt: skip
+
     def show(self, collector: Collector) -> None:
         """From here on what the collector collects is told as well."""
         self._registry.register(collector)

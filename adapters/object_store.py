@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -74,6 +75,16 @@ class Bucket:
         self._store = store(REQUEST_SECONDS, 2)
         self._copying = store(COPY_SECONDS, 2)
         self._asking = store(CHECK_SECONDS, 0)
+
+    def url_of(self, key: str) -> str:
+        return f"{self._url.rstrip('/')}/{key}"
+
+    def key_of(self, url: str) -> str | None:
+        """What a URL names inside the prefix; None if it is another's, or no plain name."""
+        key = url.removeprefix(self.url_of(""))
+        if key == url or not re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*", key):
+            return None
+        return None if ".." in key.split("/") or "." in key.split("/") else key
 
     def claim(self, identity: str) -> None:
         """Marks the prefix, or finds it marked, as the log's of that identity.

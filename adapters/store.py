@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Self, cast
 
@@ -21,6 +22,7 @@ from adapters.event_store.log import RecordedLog, Recorder
 from adapters.event_store.transcoding import EventMapper
 from adapters.postgres import PROJECTED_CHANNEL, Listener, PostgresDatabase
 from adapters.read_models import postgres_engine, sqlite_engines
+from domain.command import Receipt
 from domain.directory_service import DirectoryService
 from domain.droplet_service import DropletService, StagingRules
 from domain.journal import Journal
@@ -79,7 +81,8 @@ class Store:
     recorder: Recorder
     events: EventStore[str]
     log: RecordedLog
-    services: Services
+    journal: Journal
+    rules: Rules
     writer: Engine
     reader: Engine
     writing: AbstractContextManager[object]
@@ -88,6 +91,17 @@ class Store:
     connections: QueuePool | None = None  # of the log, where that has its own
     announce: Callable[[Connection, int], None] = lambda connection, position: None
     closers: list[Callable[[], None]] = field(default_factory=list)
+
+    @cached_property
+    def services(self) -> Services:
+        return self._services(self.journal)
+
+    def services_under(self, receipt: Receipt) -> Services:
+        """The services in which one command is carried out, once for all."""
+        return self._services(self.journal.under(receipt))
+
+    def _services(self, journal: Journal) -> Services:
+        return Services.on(journal, self.reader, self.writer, self.writing, self.rules)
 
     @property
     def packages(self) -> PackageService:
@@ -133,13 +147,13 @@ def open_sqlite(path: Path, rules: Rules = Rules()) -> Store:
     mapper = EventMapper()
     events = EventStore(mapper, recorder)
     log = RecordedLog(recorder, mapper)
-    journal = Journal(events, log)
     writer, reader = sqlite_engines(str(path))
     return Store(
         recorder=recorder,
         events=events,
         log=log,
-        services=Services.on(journal, reader, writer, file.writing, rules),
+        journal=Journal(events, log),
+        rules=rules,
         writer=writer,
         reader=reader,
         writing=file.writing,
@@ -158,13 +172,13 @@ def open_postgres(
     mapper = EventMapper()
     events = EventStore(mapper, recorder)
     log = RecordedLog(recorder, mapper)
-    journal = Journal(events, log)
     engine = postgres_engine(url, patience, size)
     return Store(
         recorder=recorder,
         events=events,
         log=log,
-        services=Services.on(journal, engine, engine, nullcontext(), rules),
+        journal=Journal(events, log),
+        rules=rules,
         writer=engine,
         reader=engine,
         writing=nullcontext(),

@@ -1,4 +1,6 @@
-"""Removes bits that no package names: left by crashes between a write and the event it was for.
+"""Removes what no package or droplet names.
+
+It was left by crashes, between a write and the event that it was for.
 
 What is looked at is found with read models that have all of the log as it was after the files
 were listed; what is removed, the log itself does not name: a read model may be wrong. Files
@@ -14,11 +16,13 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from adapters.staging.local import guid_in
-from domain.errors import PackageNotFound
+from adapters.store import Services
+from domain.droplet import Droplet
+from domain.errors import DropletNotFound, PackageNotFound
 from domain.package import Package
-from domain.package_service import PackageService
 from domain.ports import EventLog
 from domain.processing import blob_key, guid_of_blob
+from projections.droplets import DropletReadModel
 from projections.packages import PackageReadModel
 from projections.progress import Progress
 from projections.unfinished import WorkReadModel
@@ -52,10 +56,11 @@ class Sweep:
         staging: SweptStaging,
         blobs: SweptBlobs,
         packages: PackageReadModel,
+        droplets: DropletReadModel,
         work: WorkReadModel,
         progress: Progress,
         log: EventLog,
-        service: PackageService,
+        services: Services,
         grace: float,
         alone: bool,
         clock: Callable[[], float] = time.time,
@@ -68,10 +73,11 @@ class Sweep:
         self._staging = staging
         self._blobs = blobs
         self._packages = packages
+        self._droplets = droplets
         self._work = work
         self._progress = progress
         self._log = log
-        self._service = service
+        self._services = services
         self._grace = grace
         self._alone = alone
         self._clock = clock
@@ -110,16 +116,33 @@ class Sweep:
         if not self._level():
             return 0
         being_made = {blob_key(guid) for guid in self._work.guids()}
+        being_made |= {blob_key(droplet.guid) for droplet in self._droplets.waiting()}
         count = 0
         for start in range(0, len(keys), BATCH):
             some = keys[start : start + BATCH]
-            named = self._packages.blobs_named(some) | being_made
+            named = self._packages.blobs_named(some) | self._droplets.blobs_named(some)
+            named |= being_made
             for key in some:
                 if key not in named and not self._log_names_blob(key):
                     self._blobs.delete(key)
                     count += 1
                     logger.info("swept", extra={"blob": key})
         return count
+
+    def sweep_environments(self, grace: float | None = None) -> int:
+        """Removes environments that no droplet has, older than `grace` seconds; how many."""
+        environments = self._services.environments
+        before = self._clock() - (self._grace if grace is None else grace)
+        owners = environments.owners(Droplet.ID_PREFIX, before)
+        if not self._level():
+            return 0
+        named = self._droplets.guids(owner.removeprefix(Droplet.ID_PREFIX) for owner in owners)
+        unnamed = [o for o in owners if o.removeprefix(Droplet.ID_PREFIX) not in named]
+        for owner in unnamed:
+            droplet = self._load_droplet(owner.removeprefix(Droplet.ID_PREFIX))
+            if droplet is None or droplet.deleted:
+                environments.forget(owner)
+        return len(unnamed)
 
     def _log_names_staged(self, name: str) -> bool:
         package = self._load(guid_in(name))
@@ -132,15 +155,27 @@ class Sweep:
         )
 
     def _log_names_blob(self, key: str) -> bool:
-        package = self._load(guid_of_blob(key))
-        return package is not None and package.needs_blob and self._warn(key)
+        guid = guid_of_blob(key)
+        package, droplet = self._load(guid), self._load_droplet(guid)
+        return (
+            (package is not None and package.needs_blob)
+            or (droplet is not None and droplet.needs_blob)
+        ) and self._warn(key)
 
     def _load(self, guid: str | None) -> Package | None:
         if guid is None:
             return None
         try:
-            return self._service.load(guid)
+            return self._services.packages.load(guid)
         except PackageNotFound:
+            return None
+
+    def _load_droplet(self, guid: str | None) -> Droplet | None:
+        if guid is None:
+            return None
+        try:
+            return self._services.droplets.load(guid)
+        except DropletNotFound:
             return None
 
     @staticmethod
@@ -165,6 +200,7 @@ class Sweep:
             try:
                 self.sweep_blobs(grace)
                 self.sweep_staging()
+                self.sweep_environments()
                 grace = self._grace
             except Exception:
                 logger.exception("not swept")

@@ -113,6 +113,22 @@ class KeyReused(Refusal):
     """An idempotency key was sent before, with a request for something else."""
 
 
+class CommandIdReused(Refusal):
+    """A command has the id of another that its source has sent before."""
+
+    def __init__(self, identifier: str) -> None:
+        super().__init__(f"the id {identifier!r} was used for another command")
+        self.identifier = identifier
+
+
+class AlreadyExecuted(Exception):
+    """A command came again; `result` is the guid of what it was carried out on."""
+
+    def __init__(self, result: str) -> None:
+        super().__init__(f"it was carried out on {result!r}")
+        self.result = result
+
+
 class UploadsDisabled(Refusal):
     """An operator has switched uploads off."""
 

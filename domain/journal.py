@@ -17,7 +17,8 @@ from eventsourcing.persistence import (
 )
 
 from domain.aggregate import Aggregate, Cause, RecordedEvent
-from domain.errors import KeyReused, NothingRecorded, Refusal
+from domain.command import Command, Receipt
+from domain.errors import AlreadyExecuted, KeyReused, NothingRecorded, Refusal
 from domain.ports import EventLog
 
 A = TypeVar("A", bound=Aggregate)
@@ -50,12 +51,21 @@ class Journal:
     """The log, as the services that turn commands into events use it."""
 
     def __init__(
-        self, events: EventStore[str], log: EventLog, new_guid: Callable[[], str] = new_guid
+        self, events: EventStore[str], log: EventLog, receipt: Receipt | None = None
     ) -> None:
+        """With a `receipt`, what is appended is so for a command, and once for all."""
         self._events = events
         self._log = log
         self._aggregates: Repository[str] = Repository(events)
-        self._new_guid = new_guid
+        self._receipt = receipt
+
+    def under(self, receipt: Receipt) -> Journal:
+        """A journal in which one command is carried out."""
+        return Journal(self._events, self._log, receipt)
+
+    def head(self) -> int:
+        """The position of the newest event; 0 while there is none."""
+        return self._log.head()
 
     def find(self, kind: type[A], guid: str, version: int | None = None) -> A | None:
         """The aggregate as the log has it now, or had it at a version; None if there is none."""
@@ -79,7 +89,7 @@ class Journal:
         `KeyReused` if the actor has used the key for something else.
         """
         if key is None:
-            return self.save(begin(self._new_guid()))
+            return self.save(begin(new_guid()))
         name = f"{by.actor}\0{key}"
         if kind.ID_PREFIX != "package:":  # theirs came first, and must stay what they are
             name = f"{kind.ID_PREFIX}{name}"
@@ -108,8 +118,14 @@ class Journal:
                 continue  # decide again on what the other left
 
     def save(self, aggregate: A) -> Committed[A]:
-        """Appends what the aggregate has decided. Raises `IntegrityError`, `PersistenceError`."""
-        events = aggregate.collect_events()
+        """Appends what the aggregate has decided.
+
+        For a command that is all or nothing with its record. Raises `AlreadyExecuted`,
+        `IntegrityError`, `PersistenceError`.
+        """
+        events = list(aggregate.collect_events())
+        if self._receipt is not None:
+            events += Command.execute(self._receipt, aggregate.guid).collect_events()
         if not events:
             return Committed(aggregate, None)
         try:
@@ -127,23 +143,27 @@ class Journal:
             return self._events.put(events)[-1].notification.id
         except IntegrityError:
             if not self._are_ours(events):
+                self._check_not_executed()
                 raise
             return self._log.head()
 
+    def _check_not_executed(self) -> None:
+        if self._receipt is not None:
+            done = self.find(Command, self._receipt.guid)
+            if done is not None:
+                raise AlreadyExecuted(done.result)
+
     def _are_ours(self, events: Sequence[CanMutateAggregate[str]]) -> bool:
         """Whether the log holds these very events: same version, type and request."""
-        first = events[0]
-        found = list(
-            self._events.get(
-                first.originator_id,
-                gt=first.originator_version - 1,
-                lte=events[-1].originator_version,
-            )
-        )
-        return len(found) == len(events) and all(
+        return all(map(self._is_ours, events))
+
+    def _is_ours(self, ours: CanMutateAggregate[str]) -> bool:
+        version = ours.originator_version
+        found = self._events.get(ours.originator_id, gt=version - 1, lte=version)
+        return any(
             isinstance(ours, RecordedEvent)
             and isinstance(theirs, type(ours))
             and theirs.request_id == ours.request_id
             and theirs.timestamp == ours.timestamp
-            for ours, theirs in zip(events, found, strict=True)
+            for theirs in found
         )

@@ -15,13 +15,15 @@ from domain.archive import ArchiveLimits, check_archive
 from domain.errors import BitsAtFault, BlobMissing, PackageNotFound, StagedBitsMissing
 from domain.package import Digests, Fault, Package, PackageState
 from domain.package_service import PackageService
-from domain.ports import BlobStore, Staging
+from domain.ports import Bits, BlobStore, Staging
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
 def blob_key(guid: str) -> str:
-    """Where a package's blob is kept: `ab/cd/<guid>`, two levels from the guid's SHA-256.
+    """Where a package's or droplet's blob is kept: `ab/cd/<guid>`.
+
+    The two levels are from the guid's SHA-256.
 
     A guid that is no plain file name is replaced by its hash.
     """
@@ -31,7 +33,7 @@ def blob_key(guid: str) -> str:
 
 
 def guid_of_blob(key: str) -> str | None:
-    """The guid of the package that a key is for; None where the key holds its hash alone."""
+    """The guid of what a key is for; None where the key holds its hash alone."""
     name = key.rpartition("/")[2]
     return None if name.startswith("~") else name
 
@@ -43,6 +45,15 @@ def is_blob_key(key: str) -> bool:
         return blob_key(guid) == key
     match = re.fullmatch(r"([0-9a-f]{2})/([0-9a-f]{2})/~([0-9a-f]{64})", key)
     return match is not None and match[3].startswith(match[1] + match[2])
+
+
+def digests_of(bits: Bits) -> Digests:
+    """SHA-1 and SHA-256, in one pass over the bits."""
+    sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
+    for chunk in bits.chunks():
+        sha1.update(chunk)
+        sha256.update(chunk)
+    return Digests(sha1.hexdigest(), sha256.hexdigest())
 
 
 class Processing:
@@ -85,13 +96,9 @@ class Processing:
         package = self._unless_gone(guid)
         if package is None or not package.needs_hashing or package.stored is None:
             return None
-        sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
         try:
             with self._blobs.open(package.stored.key) as bits:
-                for chunk in bits.chunks():
-                    sha1.update(chunk)
-                    sha256.update(chunk)
-            digests = Digests(sha1.hexdigest(), sha256.hexdigest())
+                digests = digests_of(bits)
             ready = self._packages.record_hashes(guid, digests, by)
         except (BlobMissing, PackageNotFound):
             current = self._unless_gone(guid)

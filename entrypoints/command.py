@@ -31,10 +31,16 @@ from entrypoints.metrics import serve_metrics
 from entrypoints.prefork import listen_on, run_children, stop_with_parent
 from entrypoints.process import Process
 from entrypoints.settings import SettingError, Settings
-from entrypoints.wiring import DataDirInUse, Wiring, make_tokens, open_work_store
-from projections.unfinished import Step
+from entrypoints.wiring import (
+    DataDirInUse,
+    Wiring,
+    builder_process,
+    make_tokens,
+    open_work_store,
+)
 
 logger = logging.getLogger("packtrail.serve")
+COMMANDS = "commands"  # the work that commands by message are
 
 SETTINGS_HELP = """\
 settings (environment variables):
@@ -55,6 +61,20 @@ settings (environment variables):
                               serve /metrics (0: a free port, told at the start)
   PACKTRAIL_TRACING           off                          on sends OpenTelemetry traces to where
                               the OTEL_* variables say (needs packtrail[otel])
+  PACKTRAIL_APPS              open                         registered: only apps that were
+                              announced are known
+  PACKTRAIL_KEPT_PACKAGES     5                            the newest READY packages of an app
+                              that stay; all keeps all
+  PACKTRAIL_KEPT_DROPLETS     5                            the same of STAGED droplets
+  PACKTRAIL_STACK             cflinuxfs2                   what a droplet is made for by default
+  PACKTRAIL_BUILDPACKS        any name                     names that are accepted, with commas
+  PACKTRAIL_MAX_STAGING_MEMORY  8192                       MiB
+  PACKTRAIL_MAX_STAGING_DISK  16384                        MiB
+  PACKTRAIL_MAX_DROPLET_SIZE  2147483648                   bytes
+  PACKTRAIL_STAGING_TIMEOUT   900                          seconds that builders have
+  PACKTRAIL_BUILDER           on                           off: serve runs no builder
+  PACKTRAIL_BUILDER_API       http://<listen>              where packtrail builder finds the API
+  PACKTRAIL_BUILDER_TOKEN     signed with the secret       what it shows there
   PACKTRAIL_SWEEP_GRACE       3600                         seconds until bits are swept that no
                               package names; more than an upload takes from its last byte on
 """
@@ -90,6 +110,8 @@ def _environment(options: argparse.Namespace) -> dict[str, str]:
     for name in ("data_dir", "listen"):
         if getattr(options, name, None) is not None:
             environment[f"PACKTRAIL_{name.upper()}"] = getattr(options, name)
+    if getattr(options, "api", None) is not None:
+        environment["PACKTRAIL_BUILDER_API"] = options.api
     return environment
 
 
@@ -167,9 +189,19 @@ def _add_processes(commands: Any) -> None:
     )
     api.add_argument("--listening", type=int, help=argparse.SUPPRESS)  # a descriptor, for children
     api.set_defaults(run=_api)
-    worker = commands.add_parser("worker", help="run consumers alone: storage, hashing, or both")
-    worker.add_argument("step", nargs="*", help="storage, hashing; both if none is named")
-    worker.set_defaults(run=_run_part, make=lambda wiring, options: wiring.worker(_steps(options)))
+    worker = commands.add_parser("worker", help="run consumers alone: storage, hashing, commands")
+    worker.add_argument(
+        "step", nargs="*", help="storage, hashing, commands (with policies); all if none is named"
+    )
+    worker.set_defaults(run=_run_part, make=_worker)
+    builder = commands.add_parser(
+        "builder",
+        help="run the builder alone, beside an API",
+        description="Makes droplets of packages that need no compiling: those with a Procfile, and "
+        "static sites.",
+    )
+    builder.add_argument("--api", metavar="URL", help="PACKTRAIL_BUILDER_API (http://LISTEN)")
+    builder.set_defaults(run=_builder)
     relay = commands.add_parser("relay", help="run the relay; a second one stands by")
     relay.set_defaults(run=_run_part, make=lambda wiring, options: wiring.relay())
     projector = commands.add_parser("projector", help="run the projector; a second one stands by")
@@ -178,7 +210,7 @@ def _add_processes(commands: Any) -> None:
         "migrate", help="make the database's schema, or bring it up to date"
     )
     migrate.set_defaults(run=_migrate)
-    for parser in (api, worker, relay, projector, migrate):
+    for parser in (api, worker, builder, relay, projector, migrate):
         _add_data_dir(parser)
 
 
@@ -208,11 +240,14 @@ def _api(settings: Settings, options: argparse.Namespace) -> int:
     return _run(settings, Wiring(settings).api(listening))
 
 
-def _steps(options: argparse.Namespace) -> tuple[Step, ...]:
-    unknown = [name for name in options.step if name not in WORK]
+def _worker(wiring: Wiring, options: argparse.Namespace) -> Process:
+    """The consumers that are named, or all."""
+    known = (*WORK, COMMANDS)
+    unknown = [name for name in options.step if name not in known]
     if unknown:
-        raise SystemExit(f"packtrail: there is no work {unknown[0]!r}, only {', '.join(WORK)}")
-    return tuple(step for step in WORK if step in options.step or not options.step)
+        raise SystemExit(f"packtrail: there is no work {unknown[0]!r}, only {', '.join(known)}")
+    wanted = options.step or known
+    return wiring.worker(tuple(step for step in WORK if step in wanted), COMMANDS in wanted)
 
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -233,6 +268,12 @@ def _run_part(settings: Settings, options: argparse.Namespace) -> int:
     process = options.make(wiring, options)
     where = serve_metrics(settings.metrics_listen, wiring.metrics)
     return _run(settings, process, f"Packtrail runs, with metrics at {where}")
+
+
+def _builder(settings: Settings, options: argparse.Namespace) -> int:
+    _stop_at_once_while_starting()
+    log_to_stderr()
+    return _run(settings, builder_process(settings), "Packtrail's builder runs")
 
 
 def _stop_at_once_while_starting() -> None:

@@ -65,6 +65,13 @@ class Settings:
     buildpacks: frozenset[str]
     max_staging_memory: int  # MiB
     max_staging_disk: int  # MiB
+    max_droplet_size: int
+    staging_timeout: int
+    kept_packages: int | None  # READY ones of an app; None keeps all
+    kept_droplets: int | None  # STAGED ones of an app
+    builder: bool  # whether serve runs one
+    builder_api: str  # a URL; empty in serve, which knows its own
+    builder_token: str | None
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -127,6 +134,13 @@ class Settings:
             buildpacks=read.of("BUILDPACKS", "", _names),
             max_staging_memory=read.of("MAX_STAGING_MEMORY", "8192", _mebibytes(MIN_MEMORY)),
             max_staging_disk=read.of("MAX_STAGING_DISK", "16384", _mebibytes(MIN_DISK)),
+            max_droplet_size=read.of("MAX_DROPLET_SIZE", str(2 << 30), _positive),
+            staging_timeout=read.of("STAGING_TIMEOUT", "900", _seconds),
+            kept_packages=read.of("KEPT_PACKAGES", "5", _kept),
+            kept_droplets=read.of("KEPT_DROPLETS", "5", _kept),
+            builder=read.of("BUILDER", "on", _switch),
+            builder_api=read.of("BUILDER_API", "", _http_url),
+            builder_token=read.of("BUILDER_TOKEN", "", _token),
         )
         read.refuse_unknown()
         settings._refuse_uploads_among_our_files(upload_dir)
@@ -165,7 +179,7 @@ class _Reader:
         try:
             return parse(value)
         except _Invalid as expected:
-            shown = "(hidden)" if "SECRET" in name else _without_password(value)
+            shown = "(hidden)" if "SECRET" in name or "TOKEN" in name else _without_password(value)
             raise SettingError(name, shown, str(expected)) from None
 
     def refuse_unknown(self) -> None:
@@ -291,6 +305,28 @@ def _mebibytes(least: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def _kept(value: str) -> int | None:
+    """How many are kept; None for all."""
+    if value == "all":
+        return None
+    number = _natural(value)
+    if not 1 <= number < 1 << 31:
+        raise _Invalid("a number, 1 or more, or all")
+    return number
+
+
+def _http_url(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s?#]*)?", value):
+        raise _Invalid("the URL of an API, such as http://127.0.0.1:8080")
+    return value.rstrip("/")
+
+
+def _token(value: str) -> str | None:
+    if value and not re.fullmatch(r"[!-~]+", value):
+        raise _Invalid("a token")
+    return value or None
 
 
 def _switch(value: str) -> bool:

@@ -16,12 +16,16 @@ from waitress.adjustments import Adjustments
 from adapters import schema
 from adapters.blob_store.local import LocalBlobs
 from adapters.blob_store.s3 import S3Blobs
+from adapters.builder import Api, Builder, BuilderConsumer, Delivery
 from adapters.bus.bus import Bus
+from adapters.bus.commands import CommandConsumer, CommandHandler
 from adapters.bus.memory import MemoryBus
 from adapters.bus.rabbit import RabbitBus
 from adapters.bus.redispatch import Redispatcher
 from adapters.bus.relay import Relay
 from adapters.bus.work import WORK, Worker
+from adapters.claims import Claims
+from adapters.delivery import BucketDelivery, FolderDelivery
 from adapters.follower import KeptPosition
 from adapters.http.admission import UploadAdmission, UploadRules
 from adapters.http.app import create_app
@@ -33,6 +37,7 @@ from adapters.http.server.server import Server
 from adapters.leadership import Led, Part
 from adapters.metrics import Metrics, Standings
 from adapters.object_store import Bucket
+from adapters.policies import Policies, PolicyRules
 from adapters.postgres import (
     EVENTS_CHANNEL,
     MAINTENANCE_PATIENCE,
@@ -46,9 +51,10 @@ from adapters.staging.local import LocalStaging
 from adapters.staging.s3 import S3Staging
 from adapters.store import Rules, Store, open_postgres, open_sqlite, projections
 from adapters.sweep import Sweep
-from adapters.tokens import Tokens, load_or_make_secret
+from adapters.tokens import Scope, Tokens, load_or_make_secret
 from adapters.tracing import NoTracing, OpenTelemetry, Tracing
 from domain.archive import ArchiveLimits
+from domain.droplet_processing import DropletProcessing
 from domain.droplet_service import StagingRules
 from domain.processing import Processing
 from entrypoints.process import Both, Consumers, Process
@@ -67,7 +73,10 @@ REQUEST_CONNECTIONS = HTTP_THREADS
 WORK_CONNECTIONS = 12
 
 # PostgreSQL's advisory locks, a number each
-RELAY_LOCK, PROJECTOR_LOCK, SWEEP_LOCK, SERVE_LOCK = (0x7061_0001 + n for n in range(4))
+RELAY_LOCK, PROJECTOR_LOCK, SWEEP_LOCK, SERVE_LOCK, POLICIES_LOCK = (
+    0x7061_0001 + n for n in range(5)
+)
+TOKEN_SECONDS = 3600  # that a token is good for which the builder is given
 
 
 class DataDirInUse(Exception):
@@ -130,6 +139,34 @@ def _bits_stores(
     return staging, LocalBlobs(settings.blob_dir, staging)
 
 
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - where a listener is reached
+
+
+def make_builder(settings: Settings, bus: Bus, api_url: str) -> Part:
+    """The builder, and how it reaches the API: with its own token, or one that we sign."""
+    given = settings.builder_token
+    tokens = None if given else make_tokens(settings)
+
+    def token() -> str:
+        if tokens is None:
+            return given or ""
+        return tokens.sign("packtrail.builder", None, [Scope.READ, Scope.WRITE], TOKEN_SECONDS)
+
+    delivery: Delivery = FolderDelivery(settings.upload_dir)
+    if settings.blob_dir is None:
+        delivery = BucketDelivery(Bucket(settings.blob_store))
+    return BuilderConsumer(bus, Builder(bus, Api(api_url, token), delivery))
+
+
+def builder_process(settings: Settings) -> Process:
+    """The builder alone: it needs no database. Raises `SettingError`."""
+    if settings.broker == MEMORY:
+        raise SettingError("BROKER", settings.broker, "a RabbitMQ server, which a builder needs")
+    bus = RabbitBus(settings.broker)
+    api = settings.builder_api or f"http://{settings.listen}"
+    return Process([make_builder(settings, bus, api)], [bus.close])
+
+
 class Wiring:
     """Makes the parts of a process out of settings. Raises `DataDirInUse`; `OSError`."""
 
@@ -176,15 +213,29 @@ class Wiring:
         """Everything in one process."""
         self._relays_here = True
         server = self._server()
-        parts = [*self._projectors(), *self._workers(WORK), *self._relays(), *self._sweeps()]
+        parts = [
+            *self._projectors(),
+            *self._workers(WORK),
+            *self._commands(),
+            *self._relays(),
+            *self._sweeps(),
+            *self._policies(),
+        ]
+        if self._settings.builder:
+            host = self._settings.listen.url_host
+            api = f"http://{_LOOPBACK.get(host, host)}:{server.port}"
+            parts.append(make_builder(self._settings, self._bus, api))
         return self._process(parts, server)
 
     def api(self, listening: socket.socket | None = None) -> Process:
         """`listening`: a socket that several processes share."""
         return self._process([], self._server(listening))
 
-    def worker(self, steps: tuple[Step, ...]) -> Process:
-        return self._process([*self._workers(steps), *self._sweeps()])
+    def worker(self, steps: tuple[Step, ...], commands: bool) -> Process:
+        parts = [*self._workers(steps), *self._sweeps()]
+        if commands:
+            parts += [*self._commands(), *self._policies()]
+        return self._process(parts)
 
     def relay(self) -> Process:
         return self._process(self._relays())
@@ -258,8 +309,9 @@ class Wiring:
             )
             self._relay_failed = lambda: relay.failed
             redispatcher = Redispatcher(
-                WorkReadModel(store.reader), store.log, self._bus, self._settings.broker == MEMORY
-            )
+                WorkReadModel(store.reader), DropletReadModel(store.reader), store.log, self._bus,
+                self._settings.broker == MEMORY,
+            )  # fmt: skip
             return Both(relay, redispatcher)
 
         if self._projector is not None:
@@ -267,19 +319,63 @@ class Wiring:
         return [self._led("relay", RELAY_LOCK, make)]
 
     def _workers(self, steps: tuple[Step, ...]) -> list[Part]:
+        if not steps:
+            return []
         self._prepare_bits()
         limits = ArchiveLimits(self._settings.max_package_size)
         processing = Processing(self._work.packages, self._staging, self._blobs, limits)
-        return [
-            Consumers(Worker(self._bus, processing, self.metrics, self._tracing, steps).consumers())
-        ]
+        worker = Worker(
+            self._bus, processing, self._droplets(self._work), self.metrics, self._tracing, steps
+        )
+        return [Consumers(worker.consumers())]
+
+    def _droplets(self, store: Store) -> DropletProcessing:
+        services = store.services
+        return DropletProcessing(
+            services.droplets, self._staging, self._blobs, services.environments
+        )
+
+    def _claims(self, store: Store) -> Claims:
+        settings = self._settings
+        return Claims(
+            self._staging, self._droplets(store), settings.max_package_size,
+            settings.max_droplet_size, self.metrics,
+        )  # fmt: skip
+
+    def _commands(self) -> list[Part]:
+        """What carries out commands that come by message."""
+        settings, store = self._settings, self._work
+        self._prepare_bits()
+        handler = CommandHandler(
+            store, self._bus, Authenticator(make_tokens(settings)), self._claims(store),
+            UploadRules(settings.max_package_size, settings.app_bits_upload), self.metrics,
+        )  # fmt: skip
+        return [CommandConsumer(self._bus, handler)]
+
+    def _policies(self) -> list[Part]:
+        settings, store = self._settings, self._work
+
+        def make() -> Part:
+            return Policies(
+                store.log, KeptPosition(store.writer, store.writing, "policies"),
+                self._progress(store), PackageReadModel(store.reader),
+                DropletReadModel(store.reader), DirectoryReadModel(store.reader), store.services,
+                PolicyRules(
+                    settings.kept_packages, settings.kept_droplets, settings.staging_timeout
+                ),
+            )  # fmt: skip
+
+        if self._projector is not None:
+            return [make()]
+        return [self._led("policies", POLICIES_LOCK, make)]
 
     def _sweep(self) -> Sweep:
         store = self._work
         return Sweep(
             self._staging, self._blobs, PackageReadModel(store.reader),
-            WorkReadModel(store.reader), self._progress(store), store.log,
-            store.packages, self._settings.sweep_grace, alone=self._projector is not None,
+            DropletReadModel(store.reader), WorkReadModel(store.reader), self._progress(store),
+            store.log, store.services, self._settings.sweep_grace,
+            alone=self._projector is not None,
         )  # fmt: skip
 
     def _sweeps(self) -> list[Part]:
@@ -306,6 +402,7 @@ class Wiring:
             registered_apps=settings.registered_apps,
             intake=self._staging,
             blobs=self._blobs,
+            claims=self._claims(store),
             rules=rules,
             parts=self._ready_parts(store, freshness),
             version=version("packtrail"),

@@ -203,6 +203,34 @@ class DropletReadModel:
                 for row in connection.execute(query)
             ]
 
+    def of_app(self, app_guid: str) -> list[str]:
+        """The guids of all droplets of an app, in creation order."""
+        query = select(droplets.c.guid).where(droplets.c.app_guid == app_guid)
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query.order_by(droplets.c.number)))
+
+    def surplus(self, app_guid: str, kept: int) -> list[str]:
+        """The STAGED droplets of an app that are not among its `kept` newest."""
+        query = (
+            select(droplets.c.guid)
+            .where(droplets.c.app_guid == app_guid, droplets.c.state == DropletState.STAGED.value)
+            .order_by(droplets.c.number.desc())
+        )
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query))[kept:]
+
+    def packages_being_staged(self, guids: Sequence[str]) -> set[str]:
+        """Which of these packages a droplet is being made of."""
+        found: set[str] = set()
+        with self._engine.connect() as connection:
+            for start in range(0, len(guids), LOOKUP):
+                query = select(droplets.c.package_guid).where(
+                    droplets.c.package_guid.in_(guids[start : start + LOOKUP]),
+                    droplets.c.state.in_(_WAITING),
+                )
+                found.update(connection.scalars(query))
+        return found
+
     def blobs_named(self, keys: Iterable[str]) -> set[str]:
         """Which of the keys a droplet names."""
         wanted = list(keys)

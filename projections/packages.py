@@ -47,6 +47,7 @@ packages = Table(
     Index("packages_in_order", "number"),
     Index("packages_of_app", "app_guid", "number"),
     Index("packages_by_blob", "blob_key"),
+    Index("packages_by_source", "source_guid"),
 )
 
 _TABLE = KeyedTable(packages)
@@ -56,7 +57,7 @@ class PackagesProjection:
     """Keeps a row a package; a deleted package has none."""
 
     name = "packages"
-    version = 1
+    version = 2
     tables: Sequence[Table] = (packages,)
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
@@ -125,6 +126,7 @@ class PackageRow:
     file_name: str | None
     blob_key: str | None
     size: int | None
+    source_guid: str | None
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,38 @@ class PackageReadModel:
             query = select(packages).where(*of_app).order_by(packages.c.number)
             rows = connection.execute(query.limit(per_page).offset(offset)).all()
         return PackagePage(total, [_package_row(row) for row in rows])
+
+    def of_app(self, app_guid: str) -> list[str]:
+        """The guids of all packages of an app, in creation order."""
+        query = select(packages.c.guid).where(packages.c.app_guid == app_guid)
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query.order_by(packages.c.number)))
+
+    def surplus(self, app_guid: str, kept: int) -> list[str]:
+        """The READY packages of an app, of type bits, that are not among its `kept` newest."""
+        query = (
+            select(packages.c.guid)
+            .where(
+                packages.c.app_guid == app_guid,
+                packages.c.state == PackageState.READY.value,
+                packages.c.type == PackageType.BITS.value,
+            )
+            .order_by(packages.c.number.desc())
+        )
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query))[kept:]
+
+    def being_copied(self, guids: Sequence[str]) -> set[str]:
+        """Which of these packages are the source of a copy that is not ready yet."""
+        found: set[str] = set()
+        with self._engine.connect() as connection:
+            for start in range(0, len(guids), LOOKUP):
+                query = select(packages.c.source_guid).where(
+                    packages.c.source_guid.in_(guids[start : start + LOOKUP]),
+                    packages.c.state == PackageState.COPYING.value,
+                )
+                found.update(connection.scalars(query))
+        return found
 
     def blobs_named(self, keys: Iterable[str]) -> set[str]:
         """Which of the keys a package names."""
@@ -189,4 +223,5 @@ def _package_row(row: Row[Any]) -> PackageRow:
         file_name=row.file_name,
         blob_key=row.blob_key,
         size=row.size,
+        source_guid=row.source_guid,
     )

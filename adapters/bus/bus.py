@@ -12,13 +12,15 @@ from typing import Any, Protocol
 
 import kombu
 
-from adapters.bus.messages import CONTENT_TYPE, Message
+from adapters.bus.messages import CONTENT_TYPE, STAGING_REQUESTED, Message
 
 logger = logging.getLogger("packtrail.bus")
 
 EVENTS = kombu.Exchange("packtrail.events", type="topic", durable=True)
 STORAGE = "packtrail.storage"
 HASHING = "packtrail.hashing"
+STAGING = "packtrail.staging"  # of droplets, for builders
+COMMANDS = "packtrail.commands"
 
 # What each work queue is told. Storage also removes bits that nobody needs any more.
 BINDINGS: dict[str, tuple[str, ...]] = {
@@ -30,8 +32,12 @@ BINDINGS: dict[str, tuple[str, ...]] = {
         "package.processing_failed",
         "package.expired",
         "package.deleted",
+        "droplet.expired",
+        "droplet.deleted",
     ),
     HASHING: ("package.bits_stored", "package.processing_resumed"),
+    STAGING: (STAGING_REQUESTED,),
+    COMMANDS: (),
 }
 
 
@@ -53,6 +59,10 @@ class BrokerAway(ConnectionError):
 
 class Unreadable(Exception):
     """A message that nobody will ever be able to handle: the broker may park it."""
+
+
+class Abandoned(Exception):
+    """A message that could not be handled now: the broker is to hand it out again."""
 
 
 class Broker(Protocol):
@@ -89,6 +99,9 @@ class Bus(Protocol):
     def send_later(self, queue: str, message: Message, delay: float) -> None:
         """The same, `delay` seconds from now."""
 
+    def park(self, message: Message) -> None:
+        """Puts aside a message that nobody can handle."""
+
     def waiting(self, queue: str) -> int:
         """How many messages wait in a work queue."""
 
@@ -113,6 +126,22 @@ def publish(producer: kombu.Producer, exchange: str, routing_key: str, message: 
         message_id=message.id,
         type=message.type,
         headers=message.headers,
+        correlation_id=message.correlation_id,
+        reply_to=message.reply_to,
+    )
+
+
+def received(delivery: Any) -> Message:
+    """What the broker has delivered."""
+    properties, headers = delivery.properties, dict(delivery.headers or {})
+    return Message(
+        id=str(properties.get("message_id")),
+        type=str(properties.get("type")),
+        body=delivery.body,
+        headers=headers,
+        reply_to=properties.get("reply_to"),
+        correlation_id=properties.get("correlation_id"),
+        deliveries=int(headers.get("x-delivery-count", 0)),
     )
 
 
@@ -207,15 +236,12 @@ class Consumer:
 
     def _work(self) -> None:
         while (delivery := self._received.get()) is not None:
-            message = Message(
-                id=str(delivery.properties.get("message_id")),
-                type=str(delivery.properties.get("type")),
-                body=delivery.body,
-                headers=dict(delivery.headers),
-            )
+            message = received(delivery)
             done = True
             try:
                 self._handle(message)
+            except Abandoned:
+                continue  # not acknowledged: it comes again when the connection is closed
             except Unreadable as reason:
                 logger.error("a message of %s is parked: %s", self._queue_name, reason)
                 done = False

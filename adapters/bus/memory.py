@@ -127,6 +127,10 @@ class MemoryBus:
     def send_later(self, queue: str, message: Message, delay: float) -> None:
         self._timers.add(time.monotonic() + delay, queue, message)
 
+    def park(self, message: Message) -> None:
+        """Here nobody could look at it: the log tells what is unfinished."""
+        logger.error("message %s (%s) is dropped: nobody can handle it", message.id, message.type)
+
     def waiting(self, queue: str) -> int:
         return int(self._producer.channel._size(queue))
 

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from domain.aggregate import Cause
+from domain.droplet import Droplet
 from domain.ports import LoggedEvent
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -17,17 +18,47 @@ _ENVELOPE = ("originator_id", "originator_version", "originator_topic", "timesta
 
 @dataclass(frozen=True)
 class Message:
-    """A CloudEvent, encoded. `type` is also the routing key; `headers` are the bus's own."""
+    """A CloudEvent, encoded. `type` is also the routing key; `headers` are the bus's own.
+
+    Who wants an answer says in `reply_to` to which queue, and by which `correlation_id` it
+    is known there. `deliveries`: how often the broker has handed it out before.
+    """
 
     id: str
     type: str
     body: bytes
     headers: dict[str, Any] = field(default_factory=dict)
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    deliveries: int = 0
 
 
 def messages_of(logged: LoggedEvent) -> list[Message]:
-    """All that is published of an event."""
-    return [message_of(logged)]
+    """All that is published of an event, in order."""
+    messages = [message_of(logged)]
+    if isinstance(logged.event, Droplet.Created):
+        messages.append(staging_request_of(logged))
+    return messages
+
+
+STAGING_REQUESTED = "droplet.staging_requested"
+
+
+def staging_request_of(logged: LoggedEvent) -> Message:
+    """The message that asks builders to make a droplet that was created.
+
+    It names the droplet. All else, which may be secret, a builder fetches with a token.
+    """
+    event = logged.event
+    assert isinstance(event, Droplet.Created)
+    data = {
+        "actor": event.actor,
+        "request_id": event.request_id,
+        "caused_by": event.event_id,
+        "package_guid": event.package_guid,
+        "app_guid": event.app_guid,
+    }
+    return _cloud_event(logged, f"{event.event_id}/staging_requested", STAGING_REQUESTED, data)
 
 
 def message_of(logged: LoggedEvent) -> Message:
@@ -37,11 +68,15 @@ def message_of(logged: LoggedEvent) -> Message:
     CloudEvents extension "sequence"); `data` holds the event's fields.
     """
     event = logged.event
-    kind = event.TOPIC
     data = {name: value for name, value in vars(event).items() if name not in _ENVELOPE}
+    return _cloud_event(logged, event.event_id, event.TOPIC, data)
+
+
+def _cloud_event(logged: LoggedEvent, identifier: str, kind: str, data: Any) -> Message:
+    event = logged.event
     body = {
         "specversion": "1.0",
-        "id": event.event_id,
+        "id": identifier,
         "source": source_of(kind),
         "type": kind,
         "subject": event.guid,
@@ -50,7 +85,7 @@ def message_of(logged: LoggedEvent) -> Message:
         "datacontenttype": "application/json",
         "data": data,
     }
-    return Message(event.event_id, kind, orjson.dumps(body))
+    return Message(identifier, kind, orjson.dumps(body))
 
 
 def source_of(kind: str) -> str:

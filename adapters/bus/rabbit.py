@@ -18,7 +18,7 @@ from typing import Any
 import amqp
 import kombu
 
-from adapters.bus.bus import BINDINGS, EVENTS, Broker, BrokerAway, publish
+from adapters.bus.bus import BINDINGS, COMMANDS, EVENTS, Broker, BrokerAway, publish
 from adapters.bus.messages import Message
 
 logger = logging.getLogger("packtrail.bus")
@@ -36,7 +36,17 @@ PARKED_QUEUE = kombu.Queue(
 
 
 def work_queue(name: str) -> kombu.Queue:
-    """A queue of work; what can't be handled is parked by the broker."""
+    """A queue of work; what can't be handled is parked by the broker.
+
+    Not so commands: their headers hold tokens, which must go first. They are handled in
+    order, by one consumer at a time.
+    """
+    if name == COMMANDS:
+        return kombu.Queue(
+            name,
+            durable=True,
+            queue_arguments={"x-queue-type": "quorum", "x-single-active-consumer": True},
+        )
     return kombu.Queue(
         name,
         bindings=[kombu.binding(EVENTS, routing_key=key) for key in BINDINGS[name]],
@@ -108,6 +118,9 @@ class RabbitBus:
     def send_later(self, queue: str, message: Message, delay: float) -> None:
         step = next((step for step in DELAYS if step >= delay), DELAYS[-1])
         self._work.publish([(delay_exchange(step).name, queue, message)])
+
+    def park(self, message: Message) -> None:
+        self._work.publish([(PARKED.name, "", message)])
 
     def waiting(self, queue: str) -> int:
         with errors_as_away(), self.connect() as connection:

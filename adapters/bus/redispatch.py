@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from adapters.bus.bus import Bus
-from adapters.bus.messages import message_of
+from adapters.bus.messages import message_of, staging_request_of
 from adapters.bus.work import HANDED_OUT_AGAIN, QUEUES
 from domain.ports import EventLog
+from projections.droplets import DropletReadModel
 from projections.unfinished import Step, UnfinishedWork, WorkReadModel
 
 logger = logging.getLogger("packtrail.redispatch")
@@ -41,12 +42,14 @@ class Redispatcher:
     def __init__(
         self,
         work: WorkReadModel,
+        droplets: DropletReadModel,
         log: EventLog,
         bus: Bus,
         queues_are_new: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._work = work
+        self._droplets = droplets
         self._log = log
         self._bus = bus
         self._queues_are_new = queues_are_new
@@ -70,7 +73,8 @@ class Redispatcher:
         plans: dict[UnfinishedWork, _Plan] = {}
         handed_out = 0
         busy: dict[Step, bool] = {}
-        for work in self._work.unfinished():
+        # what a builder has begun is its own to finish, unless it was lost with the queues
+        for work in self._work.unfinished() + self._droplets.to_hand_out(begun_too=first):
             plan = self._plans.get(work) or _Plan(
                 now, now if first else now + FIRST_WAIT, FIRST_WAIT
             )
@@ -87,11 +91,11 @@ class Redispatcher:
 
     def _hand_out(self, work: UnfinishedWork) -> None:
         asked = self._log.read(work.position - 1, 1)[0]
-        message = replace(message_of(asked), headers={HANDED_OUT_AGAIN: True})
-        self._bus.send(QUEUES[work.step], message)
+        message = (staging_request_of if work.step is Step.STAGING else message_of)(asked)
+        self._bus.send(QUEUES[work.step], replace(message, headers={HANDED_OUT_AGAIN: True}))
         logger.info(
             "handed out again",
-            extra={"step": work.step, "package": work.guid, "request_id": asked.event.request_id},
+            extra={"step": work.step, "guid": work.guid, "request_id": asked.event.request_id},
         )
 
     def _run(self) -> None:

@@ -14,11 +14,12 @@ from enum import Enum
 
 from eventsourcing.persistence import DatabaseError, InterfaceError, OperationalError
 
-from adapters.bus.bus import HASHING, STORAGE, Bus, Consumer, Unreadable
+from adapters.bus.bus import HASHING, STAGING, STORAGE, Bus, Consumer, Unreadable
 from adapters.bus.messages import Heard, Message
 from adapters.context import request_context
 from adapters.metrics import Metrics
 from adapters.tracing import Tracing
+from domain.droplet_processing import DropletProcessing
 from domain.errors import NewerData, NothingRecorded
 from domain.processing import Processing
 from projections.unfinished import Step
@@ -26,7 +27,7 @@ from projections.unfinished import Step
 logger = logging.getLogger("packtrail.work")
 
 WORK = (Step.STORAGE, Step.HASHING)  # the steps that are done here
-QUEUES = {Step.STORAGE: STORAGE, Step.HASHING: HASHING}
+QUEUES = {Step.STORAGE: STORAGE, Step.HASHING: HASHING, Step.STAGING: STAGING}
 MAX_TRIES = 5  # of work that fails by a defect
 FIRST_DELAY, MAX_DELAY = 0.25, 60.0  # seconds between tries; doubled each time
 STEP_EVENTS = frozenset(
@@ -72,6 +73,7 @@ class Worker:
 
     bus: Bus
     processing: Processing
+    droplets: DropletProcessing
     metrics: Metrics
     tracing: Tracing
     steps: tuple[Step, ...] = WORK
@@ -82,7 +84,9 @@ class Worker:
             Consumer(
                 self.bus,
                 QUEUES[step],
-                WorkHandler(self.bus, self.processing, step, self.metrics, self.tracing),
+                WorkHandler(
+                    self.bus, self.processing, self.droplets, step, self.metrics, self.tracing
+                ),
                 self.concurrency,
             )
             for step in self.steps
@@ -96,6 +100,7 @@ class WorkHandler:
         self,
         bus: Bus,
         processing: Processing,
+        droplets: DropletProcessing,
         step: Step,
         metrics: Metrics,
         tracing: Tracing,
@@ -104,6 +109,7 @@ class WorkHandler:
         self._tracing = tracing
         self._bus = bus
         self._processing = processing
+        self._droplets = droplets
         self._step = step
         self._in_hand: set[str] = set()  # ids of events being worked on
         self._lock = threading.Lock()
@@ -142,7 +148,9 @@ class WorkHandler:
             return True
 
     def _do(self, heard: Heard) -> None:
-        if heard.type not in STEP_EVENTS:
+        if heard.type.startswith("droplet."):
+            self._droplets.discard(heard.guid)
+        elif heard.type not in STEP_EVENTS:
             self._processing.discard(heard.guid)
         elif self._step is Step.STORAGE:
             self._processing.store(heard.guid, heard.cause)

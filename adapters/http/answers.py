@@ -25,9 +25,13 @@ RETRY_AFTER = "1"  # seconds
 def new_request_id(vcap_request_id: str | None, request_id: str | None) -> str:
     """A new UUID, behind the caller's own id if it sent one that is fit to be logged."""
     callers = vcap_request_id or request_id
-    if callers and _CALLERS_REQUEST_ID.fullmatch(callers):
+    if callers and fit_to_be_logged(callers):
         return f"{callers}::{uuid4()}"
     return str(uuid4())
+
+
+def fit_to_be_logged(callers_id: str) -> bool:
+    return _CALLERS_REQUEST_ID.fullmatch(callers_id) is not None
 
 
 def pretty_json(value: Any) -> bytes:
@@ -150,6 +154,10 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
     (
         errors.KeyReused,
         lambda e: unprocessable("Idempotency-Key was used for another request"),
+    ),
+    (
+        errors.CommandIdReused,
+        lambda e: unprocessable(f"The id '{e.identifier}' was used for another command"),
     ),
     (
         faults.BadKey,

@@ -11,6 +11,7 @@ from typing import Any
 import falcon
 
 from adapters import context
+from adapters.claims import Claims
 from adapters.http.admission import UploadRules, segment_of
 from adapters.http.answers import (
     JSON_TYPE,
@@ -112,6 +113,7 @@ def create_app(
     registered_apps: bool,
     intake: Intake,
     blobs: Blobs,
+    claims: Claims,
     rules: UploadRules,
     parts: Mapping[str, Part],
     version: str,
@@ -128,7 +130,7 @@ def create_app(
     app.add_route("/metrics", MetricsPage(metrics))
     app.add_route("/v3/packages", AllPackages(queries))
     app.add_route("/v3/packages/{guid}", OnePackage(commands, queries))
-    app.add_route("/v3/packages/{guid}/upload", Upload(commands, intake, rules, metrics))
+    app.add_route("/v3/packages/{guid}/upload", Upload(commands, intake, claims, rules, metrics))
     app.add_route("/v3/packages/{guid}/download", Download(queries, blobs, metrics))
     app.add_route("/v3/packages/{guid}/droplets", DropletsOfPackage(commands))
     app.add_route("/v3/droplets", AllDroplets(queries))

@@ -6,6 +6,7 @@ from urllib.parse import parse_qs
 
 import falcon
 
+from adapters.claims import Claim, Claims
 from adapters.http.admission import URLENCODED, UploadRules, form_of
 from adapters.http.exchange import Commands, answer_json, body_of, cause_of
 from adapters.http.multipart import boundary_of, find_bits, plain_file_name
@@ -28,8 +29,14 @@ class Upload:
     scopes = {"POST": Scope.WRITE}
 
     def __init__(
-        self, commands: Commands, intake: Intake, rules: UploadRules, metrics: Metrics
+        self,
+        commands: Commands,
+        intake: Intake,
+        claims: Claims,
+        rules: UploadRules,
+        metrics: Metrics,
     ) -> None:
+        self._claims = claims
         self._metrics = metrics
         self._commands = commands
         self._intake = intake
@@ -67,12 +74,9 @@ class Upload:
         if not path:
             raise NoBitsInForm("the form names no bits_path")
         name = plain_file_name(form.get("bits_name", [""])[-1])
-        with self._intake.find_file(path, self._rules.max_size, guid) as found:
-            self._commands.packages.check_upload(guid)
-            staged = self._intake.take(found, guid, name)
-            committed = self._start(req, guid, staged, name)
-            self._intake.accepted(found)
-        return committed
+        return self._claims.upload(
+            self._commands.packages, guid, Claim(path=path), name, cause_of(req)
+        )
 
     def _start(
         self, req: falcon.Request, guid: str, staged: StagedBits, file_name: str | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from adapters.http.server.body import StagedBody
+from adapters.staging.found import FoundObject
 from adapters.staging.local import FoundFile
 from domain.package import StagedBits
 
@@ -26,11 +27,17 @@ class Intake(Protocol):
         Raises `BitsPathInvalid`; `UploadTooLarge`.
         """
 
-    def take(self, found: FoundFile, guid: str, file_name: str | None) -> StagedBits:
-        """Makes the bits of such a file durable. Raises `BitsPathInvalid`."""
+    def find_object(self, bits_url: str, limit: int) -> FoundObject:
+        """An object that somebody has put into the object store, to be taken.
 
-    def accepted(self, found: FoundFile) -> None:
-        """The log names the bits that were taken from the file."""
+        Raises `BitsPathInvalid`; `UploadTooLarge`.
+        """
+
+    def take(self, found: FoundFile | FoundObject, guid: str, file_name: str | None) -> StagedBits:
+        """Makes the bits of such a file or object durable. Raises `BitsPathInvalid`."""
+
+    def accepted(self, found: FoundFile | FoundObject) -> None:
+        """The log names the bits that were taken from it."""
 
     def release(self, uri: str) -> None:
         """Nothing names the bits: the upload was refused. A front server's file stays."""

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from adapters.bits import FileBits, GrowingFile, copy_range, sync_folder
 from adapters.folders import BitsFolder
+from adapters.staging.found import FoundObject
 from domain.errors import BitsPathInvalid, StagedBitsMissing, UploadTooLarge
 from domain.package import StagedBits
 
@@ -205,11 +206,15 @@ class LocalStaging:
         body.kept = True
         return StagedBits(body.uri, offset, length)
 
-    def take(self, found: FoundFile, guid: str, file_name: str | None) -> StagedBits:
+    def find_object(self, bits_url: str, limit: int) -> FoundObject:
+        raise BitsPathInvalid(bits_url, "is in an object store, and the service's is a folder")
+
+    def take(self, found: FoundFile | FoundObject, guid: str, file_name: str | None) -> StagedBits:
         """Stages a front server's file. Raises `BitsPathInvalid`; `OSError`."""
+        assert isinstance(found, FoundFile), "a folder has no objects"
         return found.take(guid)
 
-    def accepted(self, found: FoundFile) -> None:
+    def accepted(self, found: FoundFile | FoundObject) -> None:
         """The upload is in the log: `consume` removes the file."""
 
     def find_file(self, bits_path: str, limit: int, guid: str) -> FoundFile:

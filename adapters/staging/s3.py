@@ -14,11 +14,13 @@ from urllib.parse import urlsplit
 from adapters.bits import GrowingFile
 from adapters.http.disposition import attachment
 from adapters.object_store import PART, Bucket, ObjectBits
+from adapters.staging.found import FoundObject
 from adapters.staging.local import SCHEME, FoundFile, LocalStaging, checked_name, new_name
-from domain.errors import StagedBitsMissing
+from domain.errors import BitsPathInvalid, StagedBitsMissing, UploadTooLarge
 from domain.package import StagedBits
 
 PREFIX = "staging"
+UPLOADS = "uploads"  # behind it others put objects that commands name
 
 
 class ReceivedFile(GrowingFile):
@@ -58,13 +60,45 @@ class S3Staging:
     def find_file(self, bits_path: str, limit: int, guid: str) -> FoundFile:
         return self._files.find_file(bits_path, limit, guid)
 
-    def take(self, found: FoundFile, guid: str, file_name: str | None) -> StagedBits:
-        """Puts a front server's file into the bucket. Raises `StoreAway`; `OSError`."""
-        return self._put(found.descriptor, 0, found.size, guid, file_name)
+    def find_object(self, bits_url: str, limit: int) -> FoundObject:
+        """An object behind the prefix `uploads` of our own. Raises `StoreAway` too."""
+        key = self._bucket.key_of(bits_url)
+        if key is None or not key.startswith(f"{UPLOADS}/"):
+            raise BitsPathInvalid(bits_url, f"is not behind {self._bucket.url_of(UPLOADS)}/")
+        try:
+            with self._bucket.open(key) as bits:
+                size = bits.size
+        except FileNotFoundError:
+            raise BitsPathInvalid(bits_url, "is not there") from None
+        if size > limit:
+            raise UploadTooLarge(limit)
+        return FoundObject(key, size)
 
-    def accepted(self, found: FoundFile) -> None:
-        """The upload is in the log: its file may go; workers on other machines can't reach it."""
-        found.remove()
+    def take(self, found: FoundFile | FoundObject, guid: str, file_name: str | None) -> StagedBits:
+        """Puts a front server's file into the bucket, or copies an object inside it.
+
+        Raises `BitsPathInvalid`, `StoreAway`; `OSError`.
+        """
+        if isinstance(found, FoundFile):
+            return self._put(found.descriptor, 0, found.size, guid, file_name)
+        name = new_name(guid)
+        try:
+            self._bucket.copy(found.key, f"{PREFIX}/{name}")
+            with self._bucket.open(f"{PREFIX}/{name}") as bits:
+                size = bits.size
+        except FileNotFoundError:
+            raise BitsPathInvalid(self._bucket.url_of(found.key), "is not there") from None
+        if size != found.size:
+            self._bucket.delete(f"{PREFIX}/{name}")
+            raise BitsPathInvalid(self._bucket.url_of(found.key), "was replaced meanwhile")
+        return StagedBits(f"{SCHEME}:{name}", 0, size)
+
+    def accepted(self, found: FoundFile | FoundObject) -> None:
+        """The log names its bits: it may go; workers on other machines can't reach a file."""
+        if isinstance(found, FoundFile):
+            found.remove()
+        else:
+            self._bucket.delete(found.key)
 
     def release(self, uri: str) -> None:
         self._bucket.delete(self.key_of(uri))

@@ -28,7 +28,7 @@ from domain.package import Fault, Package, PackageState, PackageType, StagedBits
 from domain.ports import Bits, BlobStore
 from domain.processing import Processing, blob_key
 from projections.unfinished import Step
-from tests.support.packages import BY, LocalStore
+from tests.support.packages import BY, LocalStore, droplet_processing
 from tests.support.waiting import eventually
 from tests.support.zips import random_zip, sha1
 
@@ -130,7 +130,8 @@ def idle(tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> P
     store.projector.start()
     stack.callback(store.projector.stop)
     processing = Processing(store.service, staging, blobs, ArchiveLimits(1_000_000))
-    for consumer in Worker(bus, processing, Metrics(), NoTracing()).consumers():
+    droplets = droplet_processing(store, staging, blobs)
+    for consumer in Worker(bus, processing, droplets, Metrics(), NoTracing()).consumers():
         consumer.start()
         stack.callback(consumer.stop, 10)
     return Plant(store, staging, blobs, tmp_path / "blobs", bus)
@@ -327,12 +328,14 @@ def test_repeated_messages_change_nothing(plant: Plant) -> None:
 def test_lost_messages_do_not_matter(idle: Plant) -> None:
     """Nobody was told of the upload: it is found in the log, step by step, and done."""
     guid = idle.upload()
-    redispatcher = Redispatcher(idle.store.work, idle.store.log, idle.bus, True)
+    redispatcher = Redispatcher(
+        idle.store.work, idle.store.droplets, idle.store.log, idle.bus, True
+    )
     eventually(idle.store.work.unfinished)
     assert redispatcher.look(first=True) == 1
     eventually(lambda: [w.step for w in idle.store.work.unfinished()] == [Step.HASHING])
     assert idle.package(guid).state is PackageState.PROCESSING_UPLOAD
-    restarted = Redispatcher(idle.store.work, idle.store.log, idle.bus, True)
+    restarted = Redispatcher(idle.store.work, idle.store.droplets, idle.store.log, idle.bus, True)
     assert restarted.look(first=True) == 1
     idle.becomes(guid, PackageState.READY)
 
@@ -342,6 +345,8 @@ def test_a_defect_found_after_a_restart_ends_as_well(idle: Plant) -> None:
     idle.blobs.store_errors += [RuntimeError("defect")] * 1000
     guid = idle.upload()
     eventually(idle.store.work.unfinished)
-    Redispatcher(idle.store.work, idle.store.log, idle.bus, True).look(first=True)
+    Redispatcher(idle.store.work, idle.store.droplets, idle.store.log, idle.bus, True).look(
+        first=True
+    )
     assert idle.becomes(guid, PackageState.FAILED).fault is Fault.SERVICE
     assert len(idle.blobs.store_errors) == 995

@@ -104,8 +104,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     blobs.prepare("identity-1")
     clock = Clock()
     sweep = Sweep(
-        staging, blobs, store.packages, store.work, store.projector, store.log,
-        store.service, GRACE, True, clock,
+        staging, blobs, store.packages, store.droplets, store.work, store.projector, store.log,
+        store.store.services, GRACE, True, clock,
     )  # fmt: skip
     processing = Processing(store.service, staging, blobs, ArchiveLimits(1_000_000))
     yield Bench(store, staging, blobs, processing, clock, sweep)

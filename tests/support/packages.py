@@ -14,8 +14,11 @@ from adapters.staging.intake import Intake
 from adapters.staging.local import LocalStaging
 from adapters.store import Store, open_sqlite
 from domain.aggregate import Cause
+from domain.droplet_processing import DropletProcessing
 from domain.package import Digests, Fault, Package, PackageType, StagedBits, StoredBits
 from domain.package_service import PackageService
+from domain.ports import BlobStore, Staging
+from projections.droplets import DropletReadModel
 from projections.engine import Projection, Projector
 from projections.packages import PackageReadModel
 from projections.unfinished import WorkReadModel
@@ -90,6 +93,11 @@ def take_file(
         return found.take(guid)
 
 
+def droplet_processing(store: LocalStore, staging: Staging, blobs: BlobStore) -> DropletProcessing:
+    services = store.store.services
+    return DropletProcessing(services.droplets, staging, blobs, services.environments)
+
+
 @dataclass(frozen=True)
 class LocalStore:
     """A real log with its read models: in an SQLite file, or in what `of` is given."""
@@ -98,6 +106,7 @@ class LocalStore:
     store: Store
     projector: Projector
     packages: PackageReadModel
+    droplets: DropletReadModel
     work: WorkReadModel
 
     @classmethod
@@ -111,7 +120,8 @@ class LocalStore:
         store.migrate()
         return cls(
             path, store, store.projector(projections),
-            PackageReadModel(store.reader), WorkReadModel(store.reader),
+            PackageReadModel(store.reader), DropletReadModel(store.reader),
+            WorkReadModel(store.reader),
         )  # fmt: skip
 
     @property

@@ -58,7 +58,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bus = MemoryBus()
     bus.declare()
     clock = Clock()
-    yield Bench(store, bus, clock, Redispatcher(store.work, store.log, bus, True, clock))
+    redispatcher = Redispatcher(store.work, store.droplets, store.log, bus, True, clock)
+    yield Bench(store, bus, clock, redispatcher)
     bus.close()
     store.close()
 

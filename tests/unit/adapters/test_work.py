@@ -33,6 +33,7 @@ from adapters.bus.work import (
 from adapters.metrics import Metrics
 from adapters.tracing import NoTracing
 from domain.aggregate import Cause
+from domain.droplet_processing import DropletProcessing
 from domain.errors import BlobMissing, StagedBitsMissing
 from domain.ports import LoggedEvent
 from domain.processing import Processing
@@ -95,6 +96,16 @@ def test_every_step_event_is_told_to_a_work_queue() -> None:
         "package.expired",
         "package.deleted",
     }
+
+
+@dataclass
+class ScriptedDroplets(DropletProcessing):
+    """Notes what it was asked to do."""
+
+    done: list[tuple[str, str]] = field(default_factory=list)
+
+    def discard(self, guid: str) -> None:
+        self.done.append(("discard droplet", guid))
 
 
 @dataclass
@@ -176,7 +187,10 @@ def bench(step: Step) -> Iterator[Bench]:
     bus = PatientBus()
     processing = ScriptedProcessing()
     yield Bench(
-        bus, processing, WorkHandler(bus, processing, step, Metrics(), NoTracing()), QUEUES[step]
+        bus,
+        processing,
+        WorkHandler(bus, processing, ScriptedDroplets(), step, Metrics(), NoTracing()),
+        QUEUES[step],
     )
     bus.close()
 

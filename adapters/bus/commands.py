@@ -1,0 +1,364 @@
+"""Carries out the commands that come by message, in order, each once, and answers them.
+
+The sender's token is in a header. It is looked at here and goes no further: what is logged,
+kept or parked is without it. While something is away a command waits in hand, for a queue
+for later tries would have to keep the token.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import orjson
+from pydantic import BaseModel
+
+from adapters.bus import contract
+from adapters.bus.bus import COMMANDS, Abandoned, BrokerAway, Bus, Consumer
+from adapters.bus.messages import Message
+from adapters.bus.work import Failure, classify, delay_before
+from adapters.claims import Claim, Claims
+from adapters.context import request_context
+from adapters.fields import STAGING_FIELDS, new_package_of, wanted_of
+from adapters.http.admission import UploadRules
+from adapters.http.answers import UNKNOWN_ERROR, ErrorAnswer, answer_to, fit_to_be_logged
+from adapters.http.authentication import Authenticator
+from adapters.http.faults import UnparsableBody
+from adapters.http.multipart import plain_file_name
+from adapters.metrics import Metrics
+from adapters.store import Services, Store
+from adapters.tokens import Caller
+from domain.aggregate import Cause
+from domain.command import Command, Receipt
+from domain.droplet_processing import BuildReport
+from domain.errors import AlreadyExecuted, CommandIdReused, InvalidRequest
+from domain.journal import Committed
+
+logger = logging.getLogger("packtrail.commands")
+R = TypeVar("R")
+
+AUTHORIZATION = "authorization"  # the header that the token is in: "bearer …"
+SOURCE = "/v3/commands"
+MAX_TRIES = 5  # of a command that fails by a defect
+MAX_DELIVERIES = 20  # of a command that nobody has answered: its handler may have died of it
+MAX_BODY = 64 * 1024  # bytes
+MAX_ID = 255  # characters
+MAX_WAIT = 10.0  # seconds between tries while something is away
+
+
+@dataclass(frozen=True)
+class Received:
+    """A command, as it was sent."""
+
+    id: str
+    source: str
+    type: str
+    data: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, message: Message) -> Received:
+        """Raises `UnparsableBody` if it is no CloudEvent in structured JSON."""
+        if len(message.body) > MAX_BODY:
+            raise UnparsableBody(f"a command has up to {MAX_BODY} bytes")
+        try:
+            event = orjson.loads(message.body)
+        except orjson.JSONDecodeError as error:
+            raise UnparsableBody(str(error)) from None
+        if not isinstance(event, dict):
+            raise UnparsableBody("invalid request body")
+        if event.get("specversion") != "1.0":
+            raise UnparsableBody("a command is a CloudEvent with specversion '1.0'")
+        for name in ("id", "source", "type"):
+            value = event.get(name)
+            if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID or "\0" in value:
+                raise UnparsableBody(f"{name} must be 1 to {MAX_ID} characters")
+        data = event.get("data")
+        if not isinstance(data, dict):
+            raise UnparsableBody("data must be an object")
+        return cls(event["id"], event["source"], event["type"], data)
+
+
+class CommandHandler:
+    """Handles the messages of the queue of commands."""
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        authenticator: Authenticator,
+        claims: Claims,
+        rules: UploadRules,
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._authenticator = authenticator
+        self._claims = claims
+        self._rules = rules
+        self._metrics = metrics
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """What waits for something that is away waits no longer."""
+        self._stopping.set()
+
+    def __call__(self, message: Message) -> None:
+        """Raises `Abandoned` if it is to come again."""
+        token = _header(message, AUTHORIZATION)
+        message = _without_headers(message)
+        try:
+            command = Received.of(message)
+        except UnparsableBody as error:
+            logger.error("a command can't be read and is parked: %s", error)
+            self._refuse(message, None, answer_to(error))
+            self._persist(lambda: self._bus.park(message))
+            return
+        kind = contract.COMMANDS.get(command.type)
+        receipt = Receipt(command.source, command.id, command.type, Cause("", ""))
+        request_id = receipt.guid
+        if fit_to_be_logged(command.id):
+            request_id = f"{command.id}::{receipt.guid}"
+        with request_context(request_id):
+            if message.deliveries > MAX_DELIVERIES:
+                logger.error("command %s was handed out %d times", command.id, MAX_DELIVERIES)
+                self._refuse(message, command, UNKNOWN_ERROR)
+                self._persist(lambda: self._bus.park(message))
+                return
+            self._handle(message, command, kind, token, request_id)
+
+    def _handle(
+        self,
+        message: Message,
+        command: Received,
+        kind: type[contract.CommandData] | None,
+        token: str | None,
+        request_id: str,
+    ) -> None:
+        try:
+            if kind is None:
+                raise UnparsableBody(f"there is no command of type '{command.type}'")
+            caller = self._authenticator.authenticate(token, kind.SCOPE)
+            by = Cause(caller.guid, request_id)
+            receipt = Receipt(command.source, command.id, command.type, by)
+            accepted = self._persist(lambda: self._carry_out(command, kind, caller, receipt))
+        except Abandoned:
+            raise
+        except Exception as error:
+            answer = answer_to(error)
+            self._count(kind, "refused")
+            if answer.status >= 500:
+                logger.exception("command %s failed, and is parked", command.id)
+                self._persist(lambda: self._bus.park(message))
+            else:
+                logger.warning(
+                    "command refused: %s",
+                    answer.description,
+                    extra={"command": command.id, "type": command.type, "status": answer.status},
+                )
+            self._refuse(message, command, answer)
+            return
+        self._count(kind, "accepted")
+        logger.info(
+            "command accepted",
+            extra={"command": command.id, "type": command.type, "guid": accepted.guid},
+        )
+        self._reply(message, accepted.TYPE, accepted, accepted.guid)
+
+    def _carry_out(
+        self,
+        command: Received,
+        kind: type[contract.CommandData],
+        caller: Caller,
+        receipt: Receipt,
+    ) -> contract.CommandAccepted:
+        """Once: a command that came before is answered as it was then."""
+        done = self._store.journal.find(Command, receipt.guid)
+        if done is None:
+            try:
+                outcome = self._execute(command.data, kind, caller, receipt)
+            except AlreadyExecuted:
+                done = self._store.journal.find(Command, receipt.guid)
+                assert done is not None, "the log has just told of it"
+            else:
+                assert outcome.position is not None, "a command's record is always written"
+                return _accepted(command, outcome.aggregate.guid, outcome.position)
+        if (done.type, done.actor) != (command.type, caller.guid):
+            raise CommandIdReused(command.id)
+        return _accepted(command, done.result, self._store.journal.head())
+
+    def _execute(
+        self,
+        data: Mapping[str, Any],
+        kind: type[contract.CommandData],
+        caller: Caller,
+        receipt: Receipt,
+    ) -> Committed[Any]:
+        by, services = receipt.by, self._store.services_under(receipt)
+        if kind is contract.CreatePackage:
+            fields = {name: value for name, value in data.items() if name != "app_guid"}
+            type, url = new_package_of(fields, str(data.get("app_guid", "")))
+            create = contract.CreatePackage.of(data)
+            return services.packages.create(create.app_guid, type, url, by)
+        if kind is contract.StagePackage and "environment_variables" in data:
+            raise InvalidRequest(
+                ["Environment variables may be secrets, and never travel in a message"]
+            )
+        if kind is contract.UploadPackage:
+            self._rules.check_enabled(caller)
+        return self._dispatch(kind.of(data), services, by)
+
+    def _dispatch(
+        self, command: contract.CommandData, services: Services, by: Cause
+    ) -> Committed[Any]:
+        packages, droplets, directory = services.packages, services.droplets, services.directory
+        match command:
+            case contract.UploadPackage():
+                claim = Claim(command.bits_path, command.bits_url)
+                name = plain_file_name(command.bits_name or "")
+                return self._claims.upload(packages, command.guid, claim, name, by)
+            case contract.CopyPackage():
+                return packages.copy(command.source_guid, command.app_guid, by)
+            case contract.DeletePackage():
+                return packages.delete(command.guid, by)
+            case contract.StagePackage():
+                fields = command.model_dump(exclude={"guid"}, exclude_none=True)
+                return droplets.stage(command.guid, wanted_of(fields, STAGING_FIELDS), by)
+            case contract.DeleteDroplet():
+                return droplets.delete(command.guid, by)
+            case contract.StagingStarted():
+                return droplets.start_staging(command.guid, by)
+            case contract.DropletStaged():
+                claim = Claim(command.bits_path, command.bits_url)
+                report = BuildReport(command.sha1, command.process_types, command.buildpack)
+                return self._claims.droplet(droplets, command.guid, claim, report, by)
+            case contract.StagingFailed():
+                return droplets.fail(command.guid, command.error, by)
+            case contract.AppCreated():
+                return directory.announce_app(
+                    command.guid, command.name, command.space_guid, command.buildpack, by
+                )
+            case contract.AppRenamed():
+                return directory.rename_app(command.guid, command.name, by)
+            case contract.AppDeleted():
+                return directory.delete_app(command.guid, by)
+            case contract.SpaceCreated():
+                return directory.announce_space(
+                    command.guid, command.name, command.organization_guid, by
+                )
+            case contract.SpaceRenamed():
+                return directory.rename_space(command.guid, command.name, by)
+            case contract.SpaceDeleted():
+                return directory.delete_space(command.guid, by)
+            case contract.OrganizationCreated():
+                return directory.announce_organization(command.guid, command.name, by)
+            case contract.OrganizationRenamed():
+                return directory.rename_organization(command.guid, command.name, by)
+            case contract.OrganizationDeleted():
+                return directory.delete_organization(command.guid, by)
+        raise AssertionError(f"nobody carries out {command.TYPE}")
+
+    def _persist(self, act: Callable[[], R]) -> R:
+        """Does it; again for as long as something is away, and five times for a defect.
+
+        Raises `Abandoned` when the process is to stop meanwhile.
+        """
+        attempt = defects = 0
+        while True:
+            try:
+                return act()
+            except Exception as error:
+                attempt += 1
+                away = isinstance(error, BrokerAway) or classify(error) is Failure.ENVIRONMENT
+                if not away and answer_to(error).status < 500:
+                    raise
+                defects += not away
+                if defects >= MAX_TRIES:
+                    raise
+                logger.warning("a command waits: %s: %s", type(error).__name__, error)
+                if self._stopping.wait(min(delay_before(attempt), MAX_WAIT)):
+                    raise Abandoned from None
+
+    def _refuse(self, message: Message, command: Received | None, answer: ErrorAnswer) -> None:
+        refused = contract.CommandRefused(
+            command_id=command.id if command else None,
+            command_source=command.source if command else None,
+            status=answer.status,
+            code=answer.code,
+            error_code=answer.error_code,
+            description=answer.description,
+        )
+        self._reply(message, refused.TYPE, refused, None)
+
+    def _reply(self, message: Message, kind: str, data: BaseModel, subject: str | None) -> None:
+        """Answers who wants an answer. Raises `Abandoned`."""
+        queue = message.reply_to
+        if not queue:
+            return
+        identifier = str(uuid4())
+        body: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": identifier,
+            "source": SOURCE,
+            "type": kind,
+            "time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            "datacontenttype": "application/json",
+            "data": data.model_dump(),
+        }
+        if subject is not None:
+            body["subject"] = subject
+        command_id = body["data"].get("command_id")
+        reply = Message(
+            identifier,
+            kind,
+            orjson.dumps(body),
+            correlation_id=message.correlation_id or command_id or message.id,
+        )
+        self._persist(lambda: self._bus.send(queue, reply))
+
+    def _count(self, kind: type[contract.CommandData] | None, outcome: str) -> None:
+        self._metrics.commands.labels(kind.TYPE if kind else "unknown", outcome).inc()
+
+
+def _accepted(command: Received, guid: str, position: int) -> contract.CommandAccepted:
+    return contract.CommandAccepted(
+        command_id=command.id, command_source=command.source, guid=guid, position=position
+    )
+
+
+def _header(message: Message, name: str) -> str | None:
+    for key, value in message.headers.items():
+        if key.lower() == name:
+            return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return None
+
+
+def _without_headers(message: Message) -> Message:
+    """Without its token, under whatever name; and of the rest nobody needs anything."""
+    return Message(
+        message.id,
+        message.type,
+        message.body,
+        reply_to=message.reply_to,
+        correlation_id=message.correlation_id,
+        deliveries=message.deliveries,
+    )
+
+
+class CommandConsumer:
+    """Takes commands one by one (a `Part`, see `adapters.leadership`)."""
+
+    def __init__(self, bus: Bus, handler: CommandHandler) -> None:
+        self._handler = handler
+        self._consumer = Consumer(bus, COMMANDS, handler, concurrency=1)
+
+    def start(self) -> None:
+        self._consumer.start()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        self._handler.stop()
+        return self._consumer.stop(30.0 if timeout is None else timeout)

@@ -1,0 +1,174 @@
+"""Policies: they read events, and issue the commands that follow from them.
+
+An app that was deleted takes its packages and droplets along; of what an app has, the
+newest stay; and a droplet that no builder has made in time is given up. What is to be done
+is decided on what the read models say now, so that an event that comes again (after a
+crash, or a restored log) leads to nothing that was done already. A refusal says so, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from adapters.follower import Follower, KeptPosition
+from adapters.store import Services
+from domain.aggregate import Cause, RecordedEvent
+from domain.directory import App, Organization, Space
+from domain.droplet import Droplet
+from domain.errors import Refusal
+from domain.package import Package
+from domain.ports import EventLog, LoggedEvent
+from projections.directory import DirectoryReadModel
+from projections.droplets import DropletReadModel
+from projections.packages import PackageReadModel
+from projections.progress import Progress
+
+logger = logging.getLogger("packtrail.policies")
+
+RETENTION = "packtrail.retention"  # who is said to have done it
+STAGING_TIMEOUT = "packtrail.staging_timeout"
+CATCH_UP = 2.0  # seconds that the read models have to reach what is handled
+LOOK = 2.0  # seconds between looks for droplets whose time is up
+
+
+class NotLevel(Exception):
+    """The read models are behind the events that are to be handled."""
+
+
+@dataclass(frozen=True)
+class PolicyRules:
+    """How much stays of what an app has, None for all; and how long builders have, in seconds."""
+
+    packages: int | None = 5
+    droplets: int | None = 5
+    staging_timeout: float = 900.0
+
+
+class Policies(Follower):
+    """Follows the log on a thread."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        kept: KeptPosition,
+        progress: Progress,
+        packages: PackageReadModel,
+        droplets: DropletReadModel,
+        directory: DirectoryReadModel,
+        services: Services,
+        rules: PolicyRules,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        super().__init__("policies", log, kept, logger)
+        self._progress = progress
+        self._packages = packages
+        self._droplets = droplets
+        self._directory = directory
+        self._services = services
+        self._rules = rules
+        self._clock = clock
+        self._looked_at = 0.0
+
+    def _handle(self, events: Sequence[LoggedEvent]) -> None:
+        if not self._progress.wait_for(events[-1].position, CATCH_UP):
+            raise NotLevel(f"the read models are not at position {events[-1].position} yet")
+        grown: dict[str, RecordedEvent] = {}  # apps that may have too much now, and why
+        for logged in events:
+            event = logged.event
+            match event:
+                case App.Deleted():
+                    self._delete_all_of(event)
+                case Space.Deleted():
+                    for app in self._directory.apps_of_space(event.guid):
+                        with suppress(Refusal):
+                            self._services.directory.delete_app(app, _because(event))
+                case Organization.Deleted():
+                    for space in self._directory.spaces_of_organization(event.guid):
+                        with suppress(Refusal):
+                            self._services.directory.delete_space(space, _because(event))
+                case Package.Created() | Package.CopyStarted():
+                    if self._directory.is_deleted(event.app_guid):
+                        self._delete_package(event.guid, event)
+                case Droplet.Created():
+                    if self._directory.is_deleted(event.app_guid):
+                        self._delete_droplet(event.guid, event)
+                case Package.HashComputed() | Package.ProcessingFailed():
+                    for app in self._apps_concerned(event.guid):
+                        grown[app] = event
+                case Droplet.Staged() | Droplet.StagingFailed() | Droplet.Deleted():
+                    app_guid = self._services.droplets.load(event.guid).app_guid
+                    grown[app_guid] = event
+        for app, event in grown.items():
+            self._retain(app, event)
+        self._idle()
+
+    def _idle(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK:
+            self._looked_at = now
+            self.give_up_late_droplets()
+
+    def give_up_late_droplets(self) -> None:
+        """Ends what no builder has made in time."""
+        seconds = self._rules.staging_timeout
+        late = self._clock() - timedelta(seconds=seconds)
+        for droplet in self._droplets.waiting():
+            if droplet.since < late:
+                by = Cause(STAGING_TIMEOUT, str(uuid4()), f"{droplet.guid}/1")
+                error = f"Staging timed out: no builder made the droplet in {seconds:g} seconds"
+                with suppress(Refusal):
+                    self._services.droplets.fail(droplet.guid, error, by)
+
+    def _apps_concerned(self, package_guid: str) -> list[str]:
+        """The package's app; of a copy also its source's, which is not in use any more."""
+        found = []
+        row = self._packages.find(package_guid)
+        if row is not None:
+            found.append(row.view.app_guid)
+            source = self._packages.find(row.source_guid) if row.source_guid else None
+            if source is not None:
+                found.append(source.view.app_guid)
+        return found
+
+    def _retain(self, app_guid: str, why: RecordedEvent) -> None:
+        """Expires what is too much. What is in use stays until it no longer is."""
+        by = Cause(RETENTION, why.request_id, why.event_id)
+        if self._rules.packages is not None:
+            surplus = self._packages.surplus(app_guid, self._rules.packages)
+            in_use = self._droplets.packages_being_staged(surplus)
+            in_use |= self._packages.being_copied(surplus)
+            for guid in surplus:
+                if guid not in in_use:
+                    with suppress(Refusal):
+                        self._services.packages.expire(guid, by)
+        if self._rules.droplets is not None:
+            for guid in self._droplets.surplus(app_guid, self._rules.droplets):
+                with suppress(Refusal):
+                    self._services.droplets.expire(guid, by)
+
+    def _delete_all_of(self, event: App.Deleted) -> None:
+        for guid in self._droplets.of_app(event.guid):
+            self._delete_droplet(guid, event)
+        for guid in self._packages.of_app(event.guid):
+            self._delete_package(guid, event)
+        self._services.environments.forget(App.ID_PREFIX + event.guid)
+        logger.info("app deleted", extra={"app": event.guid, "request_id": event.request_id})
+
+    def _delete_package(self, guid: str, why: RecordedEvent) -> None:
+        with suppress(Refusal):
+            self._services.packages.delete(guid, _because(why))
+
+    def _delete_droplet(self, guid: str, why: RecordedEvent) -> None:
+        with suppress(Refusal):
+            self._services.droplets.delete(guid, _because(why))
+
+
+def _because(event: RecordedEvent) -> Cause:
+    """Who caused the event causes what follows from it."""
+    return Cause(event.actor, event.request_id, event.event_id)
