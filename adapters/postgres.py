@@ -342,3 +342,16 @@ class AdvisoryLock:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+
+class ProjectorNotices:
+    """A listener's notices of a projector's progress."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def count(self) -> int:
+        return self._listener.count(PROJECTED_CHANNEL)
+
+    def wait(self, seen: int, timeout: float) -> bool:
+        return self._listener.wait(PROJECTED_CHANNEL, seen, timeout)

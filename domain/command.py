@@ -59,6 +59,8 @@ class Command(Aggregate, created_event_name="Executed"):
         )
 
     class Executed(Event, CanInitAggregate[str]):
+        """A command that came by message was carried out, on what `result` names."""
+
         TOPIC = "command.executed"
         originator_topic: str
         command_source: str

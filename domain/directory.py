@@ -6,7 +6,7 @@ known already changes nothing, and what was deleted stays so.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from eventsourcing.domain import CanInitAggregate
 
@@ -34,8 +34,8 @@ def faults_of_name(label: str, name: object) -> list[str]:
 class Entry(Aggregate):
     """What all three have in common: a name that changes, and an end."""
 
-    KIND = "Entry"
-    NOT_FOUND: type[Refusal]
+    KIND: ClassVar[str]
+    NOT_FOUND: ClassVar[type[Refusal]]
 
     def __init__(self) -> None:
         self.name: str | None = None
@@ -93,6 +93,8 @@ class App(Entry, created_event_name="Created"):
         )
 
     class Created(Event, CanInitAggregate[str]):
+        """An app was announced."""
+
         TOPIC = "app.created"
         originator_topic: str
         name: str | None
@@ -112,6 +114,8 @@ class App(Entry, created_event_name="Created"):
             self._trigger(self.Updated, by, space_guid=space_guid, buildpack=buildpack)
 
     class Updated(Event):
+        """An app is somewhere else, or built by something else."""
+
         TOPIC = "app.updated"
         space_guid: str | None
         buildpack: str | None
@@ -125,6 +129,8 @@ class App(Entry, created_event_name="Created"):
         self._rename(self.Renamed, name, by)
 
     class Renamed(Event):
+        """An app has another name."""
+
         TOPIC = "app.renamed"
         name: str
 
@@ -136,6 +142,8 @@ class App(Entry, created_event_name="Created"):
         self._delete(self.Deleted, by)
 
     class Deleted(Event):
+        """An app is no more."""
+
         TOPIC = "app.deleted"
 
         def apply(self, app: App) -> None:
@@ -160,6 +168,8 @@ class Space(Entry, created_event_name="Created"):
         return cls._begin(cls.Created, guid, by, name=name, organization_guid=organization_guid)
 
     class Created(Event, CanInitAggregate[str]):
+        """A space was announced."""
+
         TOPIC = "space.created"
         originator_topic: str
         name: str | None
@@ -177,6 +187,8 @@ class Space(Entry, created_event_name="Created"):
             self._trigger(self.Updated, by, organization_guid=organization_guid)
 
     class Updated(Event):
+        """A space is in another organization."""
+
         TOPIC = "space.updated"
         organization_guid: str | None
 
@@ -188,6 +200,8 @@ class Space(Entry, created_event_name="Created"):
         self._rename(self.Renamed, name, by)
 
     class Renamed(Event):
+        """A space has another name."""
+
         TOPIC = "space.renamed"
         name: str
 
@@ -199,6 +213,8 @@ class Space(Entry, created_event_name="Created"):
         self._delete(self.Deleted, by)
 
     class Deleted(Event):
+        """A space is no more."""
+
         TOPIC = "space.deleted"
 
         def apply(self, space: Space) -> None:
@@ -214,11 +230,16 @@ class Organization(Entry, created_event_name="Created"):
     class Event(RecordedEvent):
         TOPIC = "organization.event"
 
+    def __init__(self) -> None:
+        super().__init__()  # without one of its own, the library would make another
+
     @classmethod
     def create(cls, guid: str, name: str | None, by: Cause) -> Organization:
         return cls._begin(cls.Created, guid, by, name=name)
 
     class Created(Event, CanInitAggregate[str]):
+        """An organization was announced."""
+
         TOPIC = "organization.created"
         originator_topic: str
         name: str | None
@@ -236,6 +257,8 @@ class Organization(Entry, created_event_name="Created"):
         self._rename(self.Renamed, name, by)
 
     class Renamed(Event):
+        """An organization has another name."""
+
         TOPIC = "organization.renamed"
         name: str
 
@@ -247,6 +270,8 @@ class Organization(Entry, created_event_name="Created"):
         self._delete(self.Deleted, by)
 
     class Deleted(Event):
+        """An organization is no more."""
+
         TOPIC = "organization.deleted"
 
         def apply(self, organization: Organization) -> None:

@@ -154,6 +154,8 @@ class Droplet(Aggregate, created_event_name="Created"):
         )
 
     class Created(Event, CanInitAggregate[str]):
+        """A droplet was asked for."""
+
         TOPIC = "droplet.created"
         originator_topic: str
         package_guid: str
@@ -187,6 +189,8 @@ class Droplet(Aggregate, created_event_name="Created"):
             self._trigger(self.StagingStarted, by)
 
     class StagingStarted(Event):
+        """A builder has begun to make the droplet."""
+
         TOPIC = "droplet.staging_started"
 
         def apply(self, droplet: Droplet) -> None:
@@ -216,6 +220,8 @@ class Droplet(Aggregate, created_event_name="Created"):
         )
 
     class Staged(Event):
+        """The droplet was made, and its bits are in the blob store."""
+
         TOPIC = "droplet.staged"
         blob_key: str
         size: int
@@ -240,6 +246,8 @@ class Droplet(Aggregate, created_event_name="Created"):
         self._trigger(self.StagingFailed, by, error=error[:MAX_ERROR])
 
     class StagingFailed(Event):
+        """No droplet could be made."""
+
         TOPIC = "droplet.staging_failed"
         error: str
 
@@ -262,6 +270,8 @@ class Droplet(Aggregate, created_event_name="Created"):
         self._trigger(self.Expired, by)
 
     class Expired(Event):
+        """Retention has taken the bits."""
+
         TOPIC = "droplet.expired"
 
         def apply(self, droplet: Droplet) -> None:
@@ -273,6 +283,8 @@ class Droplet(Aggregate, created_event_name="Created"):
         self._trigger(self.Deleted, by)
 
     class Deleted(Event):
+        """The droplet was deleted."""
+
         TOPIC = "droplet.deleted"
 
         def apply(self, droplet: Droplet) -> None:

@@ -135,6 +135,8 @@ class Package(Aggregate, created_event_name="Created"):
         return cls._begin(cls.Created, guid, by, app_guid=app_guid, type=type, url=image)
 
     class Created(Event, CanInitAggregate[str]):
+        """A package was created."""
+
         TOPIC = "package.created"
         originator_topic: str
         type: str
@@ -177,6 +179,8 @@ class Package(Aggregate, created_event_name="Created"):
         )
 
     class CopyStarted(Event, CanInitAggregate[str]):
+        """A package was created as a copy of another; a docker package's copy is READY."""
+
         TOPIC = "package.copy_started"
         originator_topic: str
         app_guid: str
@@ -222,6 +226,8 @@ class Package(Aggregate, created_event_name="Created"):
         )
 
     class UploadStarted(Event):
+        """Bits were received, and are safe in staging."""
+
         TOPIC = "package.upload_started"
         staged_uri: str
         staged_offset: int
@@ -261,6 +267,8 @@ class Package(Aggregate, created_event_name="Created"):
             self._trigger(self.BitsStored, by, blob_key=stored.key, size=stored.size)
 
     class BitsStored(Event):
+        """The bits are in the blob store."""
+
         TOPIC = "package.bits_stored"
         blob_key: str
         size: int
@@ -278,6 +286,8 @@ class Package(Aggregate, created_event_name="Created"):
             self._trigger(self.HashComputed, by, sha1=digests.sha1, sha256=digests.sha256)
 
     class HashComputed(Event):
+        """The stored bits have these checksums; the package is READY."""
+
         TOPIC = "package.hash_computed"
         sha1: str
         sha256: str
@@ -299,6 +309,8 @@ class Package(Aggregate, created_event_name="Created"):
             self._trigger(self.ProcessingFailed, by, error=error, fault=fault, detail=detail)
 
     class ProcessingFailed(Event):
+        """The work on the bits ended without success; the package is FAILED."""
+
         TOPIC = "package.processing_failed"
         error: str
         fault: str
@@ -324,6 +336,8 @@ class Package(Aggregate, created_event_name="Created"):
         self._trigger(self.ProcessingResumed, by)
 
     class ProcessingResumed(Event):
+        """An operator has the work on a FAILED package tried again."""
+
         TOPIC = "package.processing_resumed"
 
         def apply(self, package: Package) -> None:
@@ -350,6 +364,8 @@ class Package(Aggregate, created_event_name="Created"):
         self._trigger(self.Expired, by)
 
     class Expired(Event):
+        """Retention has taken the bits."""
+
         TOPIC = "package.expired"
 
         def apply(self, package: Package) -> None:
@@ -361,6 +377,8 @@ class Package(Aggregate, created_event_name="Created"):
         self._trigger(self.Deleted, by)
 
     class Deleted(Event):
+        """The package was deleted."""
+
         TOPIC = "package.deleted"
 
         def apply(self, package: Package) -> None:

@@ -18,26 +18,24 @@ from typing import Any, NoReturn
 import psycopg
 from eventsourcing.persistence import PersistenceError
 from sqlalchemy.exc import SQLAlchemyError
-from tqdm import tqdm
 
 from adapters.bus.work import WORK
+from adapters.data_dir import DataDirInUse
 from adapters.folders import NotOurFolder
-from adapters.tokens import Scope, Tokens, UnusableSecret, load_secret
+from adapters.tokens import Scope, UnusableSecret
 from adapters.tracing import TracingNotInstalled
 from domain.errors import NewerData
+from entrypoints.apps import add_apps
+from entrypoints.builder import builder_process
 from entrypoints.dead import add_dead
+from entrypoints.keys import make_tokens
 from entrypoints.logs import log_to_stderr
 from entrypoints.metrics import serve_metrics
 from entrypoints.prefork import listen_on, run_children, stop_with_parent
 from entrypoints.process import Process
 from entrypoints.settings import SettingError, Settings
-from entrypoints.wiring import (
-    DataDirInUse,
-    Wiring,
-    builder_process,
-    make_tokens,
-    open_work_store,
-)
+from entrypoints.tools import print_contract, print_token
+from entrypoints.wiring import Wiring
 
 logger = logging.getLogger("packtrail.serve")
 COMMANDS = "commands"  # the work that commands by message are
@@ -142,8 +140,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.set_defaults(run=_serve)
     _add_processes(commands)
-    for dead in add_dead(commands):
-        _add_data_dir(dead)
+    for parser_of_data in (*add_dead(commands), *add_apps(commands)):
+        _add_data_dir(parser_of_data)
+    asyncapi = commands.add_parser(
+        "asyncapi",
+        help="print the message contract",
+        description="Prints the contract of all messages, an AsyncAPI 3 document in JSON.",
+    )
+    asyncapi.set_defaults(run=print_contract)
 
     token = commands.add_parser(
         "token",
@@ -163,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument(
         "--expires-in", type=int, default=43_200, metavar="SECONDS", help="12 hours by default"
     )
-    token.set_defaults(run=_token)
+    token.set_defaults(run=print_token)
 
     replay = commands.add_parser(
         "replay",
@@ -176,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "projection", nargs="*", help="packages, work; all of them if none is named"
     )
-    replay.set_defaults(run=_replay)
+    replay.set_defaults(run=replay)
     return parser
 
 
@@ -209,7 +213,7 @@ def _add_processes(commands: Any) -> None:
     migrate = commands.add_parser(
         "migrate", help="make the database's schema, or bring it up to date"
     )
-    migrate.set_defaults(run=_migrate)
+    migrate.set_defaults(run=migrate)
     for parser in (api, worker, builder, relay, projector, migrate):
         _add_data_dir(parser)
 
@@ -320,18 +324,6 @@ def _run(settings: Settings, process: Process, told: str = "", first_steps: bool
     return 0
 
 
-def _migrate(settings: Settings, options: argparse.Namespace) -> int:
-    store = open_work_store(settings)
-    try:
-        steps = store.migrate()
-    finally:
-        store.close()
-    print(
-        f"the schema is up to date ({steps} steps taken)" if steps else "the schema is up to date"
-    )
-    return 0
-
-
 def _first_steps(settings: Settings, address: str) -> str:
     token = make_tokens(settings).sign("developer", None, [Scope.READ, Scope.WRITE], 43_200)
     return f"""
@@ -346,53 +338,3 @@ and then create a package, upload a zip to it, and read it until it is READY:
   curl {address}/v3/packages/$GUID/upload -H "Authorization: bearer $TOKEN" -F bits=@app.zip
   curl {address}/v3/packages/$GUID -H "Authorization: bearer $TOKEN"
 """
-
-
-def _token(settings: Settings, options: argparse.Namespace) -> int:
-    scopes = options.scope or [Scope.READ.value, Scope.WRITE.value]
-    if options.admin:
-        scopes = [*scopes, Scope.ADMIN.value]
-    try:
-        secret = settings.jwt_secret or load_secret(settings.secret_file)
-    except FileNotFoundError:
-        print(
-            f"packtrail: there is no secret at {settings.secret_file}: packtrail serve makes it at "
-            "its first start (or name its folder with --data-dir)",
-            file=sys.stderr,
-        )
-        return 1
-    tokens = Tokens(secret, settings.jwt_audience)
-    print(tokens.sign(options.user, options.email, scopes, options.expires_in))
-    return 0
-
-
-def _replay(settings: Settings, options: argparse.Namespace) -> int:
-    if settings.sqlite_file is not None and not settings.sqlite_file.exists():
-        print(f"packtrail: there is no log at {settings.sqlite_file}", file=sys.stderr)
-        return 1
-    store = open_work_store(settings)
-    try:
-        store.migrate()
-        projector = store.projector()
-        known = projector.names
-        unknown = [name for name in options.projection if name not in known]
-        if unknown:
-            print(
-                f"packtrail: there is no projection {unknown[0]!r}, only {', '.join(known)}",
-                file=sys.stderr,
-            )
-            return 2
-        names = options.projection or known
-        with tqdm(
-            total=store.log.head(), unit=" events", file=sys.stderr, disable=None
-        ) as progress:
-            projector.rebuild(names, lambda position: _advance(progress, position))
-            events = int(progress.n)
-        print(f"rebuilt {', '.join(names)} up to position {events or store.log.head()}")
-    finally:
-        store.close()
-    return 0
-
-
-def _advance(progress: tqdm[NoReturn], position: int) -> None:
-    progress.update(position - progress.n)

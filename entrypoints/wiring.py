@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import resource
 import socket
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 from sqlalchemy.pool import QueuePool
-from waitress.adjustments import Adjustments
 
 from adapters import schema
 from adapters.blob_store.local import LocalBlobs
 from adapters.blob_store.s3 import S3Blobs
-from adapters.builder import Api, Builder, BuilderConsumer, Delivery
 from adapters.bus.bus import Bus
 from adapters.bus.commands import CommandConsumer, CommandHandler
 from adapters.bus.memory import MemoryBus
@@ -25,7 +19,7 @@ from adapters.bus.redispatch import Redispatcher
 from adapters.bus.relay import Relay
 from adapters.bus.work import WORK, Worker
 from adapters.claims import Claims
-from adapters.delivery import BucketDelivery, FolderDelivery
+from adapters.data_dir import DataDirInUse, DataDirLock
 from adapters.follower import KeptPosition
 from adapters.http.admission import UploadAdmission, UploadRules
 from adapters.http.app import create_app
@@ -33,6 +27,7 @@ from adapters.http.authentication import Authenticator
 from adapters.http.exchange import ReadModels
 from adapters.http.freshness import Freshness
 from adapters.http.health import Part as ReadyPart
+from adapters.http.server.listening import listen
 from adapters.http.server.server import Server
 from adapters.leadership import Led, Part
 from adapters.metrics import Metrics, Standings
@@ -46,17 +41,19 @@ from adapters.postgres import (
     WORK_PATIENCE,
     AdvisoryLock,
     Listener,
+    ProjectorNotices,
 )
 from adapters.staging.local import LocalStaging
 from adapters.staging.s3 import S3Staging
 from adapters.store import Rules, Store, open_postgres, open_sqlite, projections
 from adapters.sweep import Sweep
-from adapters.tokens import Scope, Tokens, load_or_make_secret
 from adapters.tracing import NoTracing, OpenTelemetry, Tracing
 from domain.archive import ArchiveLimits
 from domain.droplet_processing import DropletProcessing
 from domain.droplet_service import StagingRules
 from domain.processing import Processing
+from entrypoints.builder import builder_beside
+from entrypoints.keys import make_tokens
 from entrypoints.process import Both, Consumers, Process
 from entrypoints.settings import MEMORY, SettingError, Settings
 from projections.directory import DirectoryReadModel
@@ -68,7 +65,6 @@ from projections.progress import Progress, StoredProgress
 from projections.unfinished import Step, WorkReadModel
 
 HTTP_THREADS = 8
-CONNECTIONS_SPARE = 256  # descriptors kept for files and the database
 REQUEST_CONNECTIONS = HTTP_THREADS
 WORK_CONNECTIONS = 12
 
@@ -76,32 +72,6 @@ WORK_CONNECTIONS = 12
 RELAY_LOCK, PROJECTOR_LOCK, SWEEP_LOCK, SERVE_LOCK, POLICIES_LOCK = (
     0x7061_0001 + n for n in range(5)
 )
-TOKEN_SECONDS = 3600  # that a token is good for which the builder is given
-
-
-class DataDirInUse(Exception):
-    """Another process serves from what is for one alone: a data folder, or a bus in memory."""
-
-
-class DataDirLock:
-    """Held while a process serves: the embedded engines are for one process."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / "serve.lock").open("w")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise DataDirInUse(f"{folder} is in use by another packtrail serve") from None
-
-    def release(self) -> None:
-        self._file.close()
-
-
-def make_tokens(settings: Settings) -> Tokens:
-    secret = settings.jwt_secret or load_or_make_secret(settings.secret_file)
-    return Tokens(secret, settings.jwt_audience)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -137,34 +107,6 @@ def _bits_stores(
         return S3Staging(bucket, folder, settings.upload_dir), S3Blobs(bucket)
     staging = LocalStaging(settings.staging_dir, settings.upload_dir)
     return staging, LocalBlobs(settings.blob_dir, staging)
-
-
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - where a listener is reached
-
-
-def make_builder(settings: Settings, bus: Bus, api_url: str) -> Part:
-    """The builder, and how it reaches the API: with its own token, or one that we sign."""
-    given = settings.builder_token
-    tokens = None if given else make_tokens(settings)
-
-    def token() -> str:
-        if tokens is None:
-            return given or ""
-        return tokens.sign("packtrail.builder", None, [Scope.READ, Scope.WRITE], TOKEN_SECONDS)
-
-    delivery: Delivery = FolderDelivery(settings.upload_dir)
-    if settings.blob_dir is None:
-        delivery = BucketDelivery(Bucket(settings.blob_store))
-    return BuilderConsumer(bus, Builder(bus, Api(api_url, token), delivery))
-
-
-def builder_process(settings: Settings) -> Process:
-    """The builder alone: it needs no database. Raises `SettingError`."""
-    if settings.broker == MEMORY:
-        raise SettingError("BROKER", settings.broker, "a RabbitMQ server, which a builder needs")
-    bus = RabbitBus(settings.broker)
-    api = settings.builder_api or f"http://{settings.listen}"
-    return Process([make_builder(settings, bus, api)], [bus.close])
 
 
 class Wiring:
@@ -222,9 +164,7 @@ class Wiring:
             *self._policies(),
         ]
         if self._settings.builder:
-            host = self._settings.listen.url_host
-            api = f"http://{_LOOPBACK.get(host, host)}:{server.port}"
-            parts.append(make_builder(self._settings, self._bus, api))
+            parts.append(builder_beside(self._settings, self._bus, server.port))
         return self._process(parts, server)
 
     def api(self, listening: socket.socket | None = None) -> Process:
@@ -290,7 +230,9 @@ class Wiring:
         if self._projector is not None:
             return self._projector
         assert self._listener is not None
-        return StoredProgress(store.reader, versions_of(projections()), _Projected(self._listener))
+        return StoredProgress(
+            store.reader, versions_of(projections()), ProjectorNotices(self._listener)
+        )
 
     def _led(self, name: str, key: int, make: Callable[[], Part]) -> Part:
         return Led(name, AdvisoryLock(self._settings.event_store, key), make)
@@ -410,7 +352,13 @@ class Wiring:
             tracing=self._tracing,
         )
         admission = UploadAdmission(authenticator, store.packages, self._staging, rules)
-        return _listen(settings, app, admission, listening)
+        address = str(settings.listen)
+        try:
+            return listen(address, app, admission, HTTP_THREADS, listening)
+        except (OSError, ValueError) as error:
+            raise SettingError(
+                "LISTEN", address, f"an address that can be listened on: {error}"
+            ) from error
 
     def _ready_parts(self, store: Store, freshness: Freshness) -> dict[str, ReadyPart]:
         def event_store() -> None:
@@ -430,54 +378,3 @@ class Wiring:
             ),
             "blob_store": ReadyPart(self._blobs.check, essential=False),
         } | ({"broker": ReadyPart(broker, essential=False)} if self._relays_here else {})
-
-
-class _Projected:
-    """A listener's notices of a projector's progress."""
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-
-    def count(self) -> int:
-        return self._listener.count(PROJECTED_CHANNEL)
-
-    def wait(self, seen: int, timeout: float) -> bool:
-        return self._listener.wait(PROJECTED_CHANNEL, seen, timeout)
-
-
-def _listen(
-    settings: Settings, app: Any, admission: UploadAdmission, listening: socket.socket | None
-) -> Server:
-    """Raises `SettingError` if the address can't be listened on."""
-    address = str(settings.listen)
-    try:
-        return Server(
-            app,
-            admission,
-            Adjustments(
-                listen=address,
-                threads=HTTP_THREADS,
-                ident=None,
-                recv_bytes=64 * 1024,
-                max_request_body_size=1 << 62,  # bodies have limits of their own, by their kind
-                # a connection may have a file open, too
-                connection_limit=max(64, (_descriptors() - CONNECTIONS_SPARE) // 2),
-                backlog=1024,
-                # a worker never waits for a client that reads slowly
-                outbuf_high_watermark=1 << 62,
-                clear_untrusted_proxy_headers=True,
-            ),
-            listening,
-        )
-    except (OSError, ValueError) as error:
-        raise SettingError(
-            "LISTEN", address, f"an address that can be listened on: {error}"
-        ) from error
-
-
-def _descriptors() -> int:
-    """How many files this process may have open, raised to what the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = min(hard, 65_536) if hard != resource.RLIM_INFINITY else 65_536
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return most

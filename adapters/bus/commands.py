@@ -42,12 +42,9 @@ from domain.journal import Committed
 logger = logging.getLogger("packtrail.commands")
 R = TypeVar("R")
 
-AUTHORIZATION = "authorization"  # the header that the token is in: "bearer …"
-SOURCE = "/v3/commands"
 MAX_TRIES = 5  # of a command that fails by a defect
 MAX_DELIVERIES = 20  # of a command that nobody has answered: its handler may have died of it
 MAX_BODY = 64 * 1024  # bytes
-MAX_ID = 255  # characters
 MAX_WAIT = 10.0  # seconds between tries while something is away
 
 
@@ -75,8 +72,12 @@ class Received:
             raise UnparsableBody("a command is a CloudEvent with specversion '1.0'")
         for name in ("id", "source", "type"):
             value = event.get(name)
-            if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID or "\0" in value:
-                raise UnparsableBody(f"{name} must be 1 to {MAX_ID} characters")
+            if (
+                not isinstance(value, str)
+                or not 1 <= len(value) <= contract.MAX_ID
+                or "\0" in value
+            ):
+                raise UnparsableBody(f"{name} must be 1 to {contract.MAX_ID} characters")
         data = event.get("data")
         if not isinstance(data, dict):
             raise UnparsableBody("data must be an object")
@@ -109,7 +110,7 @@ class CommandHandler:
 
     def __call__(self, message: Message) -> None:
         """Raises `Abandoned` if it is to come again."""
-        token = _header(message, AUTHORIZATION)
+        token = _header(message, contract.AUTHORIZATION)
         message = _without_headers(message)
         try:
             command = Received.of(message)
@@ -303,7 +304,7 @@ class CommandHandler:
         body: dict[str, Any] = {
             "specversion": "1.0",
             "id": identifier,
-            "source": SOURCE,
+            "source": contract.REPLY_SOURCE,
             "type": kind,
             "time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
             "datacontenttype": "application/json",

@@ -18,6 +18,9 @@ from domain.directory import MAX_NAME
 from domain.droplet import MAX_ERROR
 from domain.errors import InvalidRequest
 
+AUTHORIZATION = "authorization"  # the header that a command's token is in: "bearer …"
+REPLY_SOURCE = "/v3/commands"
+MAX_ID = 255  # characters of a command's id, source and type
 Guid = Annotated[str, Field(min_length=1, max_length=MAX_GUID_LENGTH)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 D = TypeVar("D", bound="CommandData")
@@ -40,6 +43,16 @@ class CommandData(BaseModel):
             raise InvalidRequest(_sentences(data, list(cls.model_fields), error)) from None
 
 
+_MUST_BE = {
+    "string_type": "be a string",
+    "int_type": "be an integer",
+    "dict_type": "be an object",
+    "string_too_short": "have {min_length} or more characters",
+    "string_too_long": "have {max_length} or less characters",
+    "literal_error": "be one of {expected}",
+}
+
+
 def _sentences(data: Mapping[str, Any], known: list[str], error: ValidationError) -> list[str]:
     faults = faults_of_names(data, known)
     for detail in error.errors(include_url=False, include_input=False):
@@ -50,7 +63,8 @@ def _sentences(data: Mapping[str, Any], known: list[str], error: ValidationError
         if detail["type"] == "missing":
             faults.append(f"{label} is required")
         else:
-            faults.append(f"{label} is wrong: {detail['msg']}")
+            must = _MUST_BE.get(detail["type"], f"be right: {detail['msg']}")
+            faults.append(f"{label} must {must.format(**detail.get('ctx', {}))}")
     return faults
 
 

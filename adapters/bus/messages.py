@@ -13,7 +13,7 @@ from domain.droplet import Droplet
 from domain.ports import LoggedEvent
 
 CONTENT_TYPE = "application/cloudevents+json"
-_ENVELOPE = ("originator_id", "originator_version", "originator_topic", "timestamp")
+ENVELOPE = ("originator_id", "originator_version", "originator_topic", "timestamp")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def message_of(logged: LoggedEvent) -> Message:
     CloudEvents extension "sequence"); `data` holds the event's fields.
     """
     event = logged.event
-    data = {name: value for name, value in vars(event).items() if name not in _ENVELOPE}
+    data = {name: value for name, value in vars(event).items() if name not in ENVELOPE}
     return _cloud_event(logged, event.event_id, event.TOPIC, data)
 
 

@@ -1,0 +1,50 @@
+"""Makes a server that listens, with waitress's settings as this service needs them."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from typing import Any
+
+from waitress.adjustments import Adjustments
+
+from adapters.http.server.parser import Admission
+from adapters.http.server.server import Server
+
+CONNECTIONS_SPARE = 256  # descriptors kept for files and the database
+
+
+def listen(
+    address: str,
+    app: Any,
+    admission: Admission,
+    threads: int,
+    listening: socket.socket | None = None,
+) -> Server:
+    """A server on an address, or on a socket that listens. Raises `OSError`; `ValueError`."""
+    return Server(
+        app,
+        admission,
+        Adjustments(
+            listen=address,
+            threads=threads,
+            ident=None,
+            recv_bytes=64 * 1024,
+            max_request_body_size=1 << 62,  # bodies have limits of their own, by their kind
+            # a connection may have a file open, too
+            connection_limit=max(64, (_descriptors() - CONNECTIONS_SPARE) // 2),
+            backlog=1024,
+            # a worker never waits for a client that reads slowly
+            outbuf_high_watermark=1 << 62,
+            clear_untrusted_proxy_headers=True,
+        ),
+        listening,
+    )
+
+
+def _descriptors() -> int:
+    """How many files this process may have open, raised to what the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = min(hard, 65_536) if hard != resource.RLIM_INFINITY else 65_536
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most

@@ -1,0 +1,82 @@
+"""The tools of the `packtrail` command: what is done once, and printed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+import orjson
+from tqdm import tqdm
+
+from adapters.bus.asyncapi import document
+from adapters.tokens import Scope, Tokens, load_secret
+from entrypoints.settings import Settings
+from entrypoints.wiring import open_work_store
+
+
+def migrate(settings: Settings, options: argparse.Namespace) -> int:
+    store = open_work_store(settings)
+    try:
+        steps = store.migrate()
+    finally:
+        store.close()
+    print(
+        f"the schema is up to date ({steps} steps taken)" if steps else "the schema is up to date"
+    )
+    return 0
+
+
+def print_contract(settings: Settings, options: argparse.Namespace) -> int:
+    print(orjson.dumps(document(), option=orjson.OPT_INDENT_2).decode())
+    return 0
+
+
+def print_token(settings: Settings, options: argparse.Namespace) -> int:
+    scopes = options.scope or [Scope.READ.value, Scope.WRITE.value]
+    if options.admin:
+        scopes = [*scopes, Scope.ADMIN.value]
+    try:
+        secret = settings.jwt_secret or load_secret(settings.secret_file)
+    except FileNotFoundError:
+        print(
+            f"packtrail: there is no secret at {settings.secret_file}: packtrail serve makes it at "
+            "its first start (or name its folder with --data-dir)",
+            file=sys.stderr,
+        )
+        return 1
+    tokens = Tokens(secret, settings.jwt_audience)
+    print(tokens.sign(options.user, options.email, scopes, options.expires_in))
+    return 0
+
+
+def replay(settings: Settings, options: argparse.Namespace) -> int:
+    if settings.sqlite_file is not None and not settings.sqlite_file.exists():
+        print(f"packtrail: there is no log at {settings.sqlite_file}", file=sys.stderr)
+        return 1
+    store = open_work_store(settings)
+    try:
+        store.migrate()
+        projector = store.projector()
+        known = projector.names
+        unknown = [name for name in options.projection if name not in known]
+        if unknown:
+            print(
+                f"packtrail: there is no projection {unknown[0]!r}, only {', '.join(known)}",
+                file=sys.stderr,
+            )
+            return 2
+        names = options.projection or known
+        with tqdm(
+            total=store.log.head(), unit=" events", file=sys.stderr, disable=None
+        ) as progress:
+            projector.rebuild(names, lambda position: _advance(progress, position))
+            events = int(progress.n)
+        print(f"rebuilt {', '.join(names)} up to position {events or store.log.head()}")
+    finally:
+        store.close()
+    return 0
+
+
+def _advance(progress: tqdm[NoReturn], position: int) -> None:
+    progress.update(position - progress.n)
