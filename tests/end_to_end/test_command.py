@@ -51,7 +51,7 @@ def test_replay_builds_the_same_read_models(own_service: Service) -> None:
         before = rows(service.data_dir / "packtrail.db")
         assert len(before["packages"]) == 3
         replayed = packtrail("replay", environment=service.environment())
-        assert "rebuilt packages, work" in replayed.stdout
+        assert "rebuilt packages, work, droplets, directory" in replayed.stdout
         assert rows(service.data_dir / "packtrail.db") == before
         assert client.show(last)["state"] == "AWAITING_UPLOAD"
         assert client.push(random_zip(1000))["state"] == "READY"
@@ -62,7 +62,7 @@ def test_replay_refuses_what_it_does_not_know(own_service: Service) -> None:
     with own_service as service:
         done = packtrail("replay", "nonsense", environment=service.environment(), code=2)
         assert "nonsense" in done.stderr
-        assert "packages, work" in done.stderr
+        assert "packages, work, droplets, directory" in done.stderr
 
 
 def test_a_dump_and_restore_loses_no_position(own_service: Service) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import amqp
 import kombu
 
 from adapters.bus.bus import BINDINGS
@@ -84,6 +85,15 @@ class RabbitServer:
             channel = connection.channel()
             for name in [*BINDINGS, PARKED_QUEUE.name, *(delay_queue(d).name for d in DELAYS)]:
                 channel.queue_delete(name)
+
+    def is_consumed(self, queue: str) -> bool:
+        """Whether the queue is there, and somebody takes its messages."""
+        try:
+            with kombu.Connection(self.url) as connection:
+                found = connection.channel().queue_declare(queue, passive=True)
+        except amqp.NotFound:
+            return False
+        return int(found.consumer_count) > 0
 
     def kill(self) -> None:
         """kill -9 of the server with all its processes, but for epmd, which stays."""
