@@ -24,6 +24,7 @@ from sqlalchemy import (
     insert,
     select,
 )
+from sqlalchemy.exc import IntegrityError as SQLIntegrityError
 
 metadata = MetaData()
 environments = Table(
@@ -31,6 +32,7 @@ environments = Table(
     metadata,
     Column("owner", Text, primary_key=True),  # an originator id: a kind's prefix, and a guid
     Column("variables", LargeBinary, nullable=False),  # a JSON object
+    Column("request", LargeBinary),  # what a droplet was asked for with, as JSON
     Column("kept_at", BigInteger, nullable=False),  # seconds since the epoch
 )
 LOOKUP = 400  # rows asked for in one statement
@@ -49,11 +51,25 @@ class StoredEnvironments:
     def keep(self, owner: str, variables: Mapping[str, Any]) -> None:
         with self._writing, self._writer.begin() as connection:
             connection.execute(delete(environments).where(environments.c.owner == owner))
-            connection.execute(
-                insert(environments).values(
-                    owner=owner, variables=orjson.dumps(dict(variables)), kept_at=int(time.time())
-                )
-            )
+            connection.execute(insert(environments).values(_row(owner, variables, None)))
+
+    def keep_once(
+        self, owner: str, variables: Mapping[str, Any], request: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        try:
+            with self._writing, self._writer.begin() as connection:
+                row = _row(owner, variables, request)
+                connection.execute(insert(environments).values(row))
+        except SQLIntegrityError:  # somebody was first
+            kept = self.request(owner)
+            return {} if kept is None else kept
+        return dict(request)
+
+    def request(self, owner: str) -> dict[str, Any] | None:
+        query = select(environments.c.request).where(environments.c.owner == owner)
+        with self._reader.connect() as connection:
+            kept = connection.scalar(query)
+        return None if kept is None else orjson.loads(kept)
 
     def find(self, owner: str) -> dict[str, Any] | None:
         return self.find_all([owner]).get(owner)
@@ -82,3 +98,14 @@ class StoredEnvironments:
         )
         with self._reader.connect() as connection:
             return list(connection.scalars(query))
+
+
+def _row(
+    owner: str, variables: Mapping[str, Any], request: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        "owner": owner,
+        "variables": orjson.dumps(dict(variables)),
+        "request": None if request is None else orjson.dumps(dict(request)),
+        "kept_at": int(time.time()),
+    }

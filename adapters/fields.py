@@ -5,10 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
+from adapters.http.faults import UnparsableBody
 from domain.droplet import faults_of_stage_request
 from domain.droplet_service import Wanted
 from domain.errors import InvalidPackage, InvalidRequest
 from domain.package import PackageType, faults_of_new_package
+
+MAX_DEPTH = 100  # of objects and arrays in each other
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """What a body holds, a JSON object. Raises `UnparsableBody`."""
+    if not body.strip():
+        raise UnparsableBody("invalid request body")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise UnparsableBody(str(error)) from None
+    if not isinstance(value, dict):
+        raise UnparsableBody("invalid request body")
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return value
+    raise UnparsableBody(f"it is nested deeper than {MAX_DEPTH} levels")
 
 
 def faults_of_names(fields: Mapping[str, Any], known: Sequence[str]) -> list[str]:

@@ -104,6 +104,8 @@ class Policies(Follower):
                 case Droplet.Staged() | Droplet.StagingFailed() | Droplet.Deleted():
                     app_guid = self._services.droplets.load(event.guid).app_guid
                     grown[app_guid] = event
+                case App.CurrentDropletAssigned():
+                    grown[event.guid] = event  # the one before is free
         for app, event in grown.items():
             self._retain(app, event)
         self._idle()
@@ -148,7 +150,10 @@ class Policies(Follower):
                     with suppress(Refusal):
                         self._services.packages.expire(guid, by)
         if self._rules.droplets is not None:
+            app = self._directory.app(app_guid)
             for guid in self._droplets.surplus(app_guid, self._rules.droplets):
+                if app is not None and guid == app.current_droplet:
+                    continue
                 with suppress(Refusal):
                     self._services.droplets.expire(guid, by)
 

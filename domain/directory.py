@@ -83,6 +83,7 @@ class App(Entry, created_event_name="Created"):
         super().__init__()
         self.space_guid: str | None = None
         self.buildpack: str | None = None
+        self.current_droplet: str | None = None
 
     @classmethod
     def create(
@@ -136,6 +137,21 @@ class App(Entry, created_event_name="Created"):
 
         def apply(self, app: App) -> None:
             _renamed(app, self.name)
+
+    def assign_droplet(self, guid: str, by: Cause) -> None:
+        """From here on it is run from this droplet. Raises `AppNotFound`."""
+        self.must_exist()
+        if guid != self.current_droplet:
+            self._trigger(self.CurrentDropletAssigned, by, droplet_guid=guid)
+
+    class CurrentDropletAssigned(Event):
+        """An app is run from this droplet; retention leaves it."""
+
+        TOPIC = "app.current_droplet_assigned"
+        droplet_guid: str
+
+        def apply(self, app: App) -> None:
+            app.current_droplet = self.droplet_guid
 
     def delete(self, by: Cause) -> None:
         """Changes nothing the second time."""

@@ -9,7 +9,7 @@ from eventsourcing.persistence import IntegrityError
 
 from domain.aggregate import Cause
 from domain.directory import App, Entry, Organization, Space, faults_of_name
-from domain.droplet import faults_of_buildpack
+from domain.droplet import Droplet, DropletState, faults_of_buildpack
 from domain.errors import AppNotFound, InvalidRequest
 from domain.journal import Committed, Journal
 
@@ -29,9 +29,8 @@ class DirectoryService:
     def app(self, guid: str) -> App | None:
         """What is known of an app. Raises `AppNotFound` if there is no such app."""
         app = self._journal.find(App, guid)
-        if app is None and not self._registered:
-            return None
-        if app is None or app.deleted:
+        announced = app is not None and app.name is not None
+        if (app is not None and app.deleted) or (self._registered and not announced):
             raise AppNotFound(guid)
         return app
 
@@ -56,6 +55,21 @@ class DirectoryService:
     def rename_app(self, guid: str, name: str, by: Cause) -> Committed[App]:
         _refuse(faults_of_name("Name", name))
         return self._change(App, guid, lambda app: app.rename(name, by))
+
+    def assign_droplet(self, guid: str, droplet: Droplet, by: Cause) -> Committed[App]:
+        """The app is run from a droplet of its own, that is STAGED. Raises `AppNotFound` too."""
+        self.app(guid)
+        if droplet.app_guid != guid:
+            raise InvalidRequest(["Droplet must be one of the app's own"])
+        if droplet.state is not DropletState.STAGED:
+            raise InvalidRequest([f"Droplet must be STAGED, and is {droplet.state}"])
+
+        def begin() -> App:
+            app = App.create(guid, None, None, None, by)
+            app.assign_droplet(droplet.guid, by)
+            return app
+
+        return self._announce(App, guid, begin, lambda app: app.assign_droplet(droplet.guid, by))
 
     def delete_app(self, guid: str, by: Cause) -> Committed[App]:
         """Also one that was never announced: it may have packages all the same."""

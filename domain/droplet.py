@@ -23,7 +23,9 @@ from domain.package import Digests, StoredBits
 MAX_STACK = 4096  # characters
 MIN_MEMORY, MIN_DISK = 1024, 4096  # MiB: staging gets no less, whatever is asked for
 MAX_ERROR = 4096  # characters
-_CREDENTIALS = re.compile(r"[a-z+.-]+://[^/@]*@", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"https?://[^/?#@]*@|[a-z+.-]+://[^/?#@:]*:[^/?#@]*@", re.IGNORECASE)
+_GIT_URL = re.compile(r"(https?|git|ssh)://[^\s/\0][^\s\0]*|git@[^\s:\0]+:[^\s\0]+")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
 
 class DropletState(StrEnum):
@@ -67,6 +69,8 @@ def faults_of_stage_request(fields: Mapping[str, object]) -> list[str]:
             faults.append("Stack must be a string")
         elif not 1 <= len(stack) <= MAX_STACK:
             faults.append(f"Stack must be between 1 and {MAX_STACK} characters")
+        elif "\0" in stack:
+            faults.append("Stack must not hold NUL characters")
     buildpack = fields.get("buildpack")
     if buildpack is not None and not isinstance(buildpack, str):
         faults.append("Buildpack must be a string")
@@ -100,8 +104,7 @@ def faults_of_buildpack(buildpack: str | None, known: frozenset[str]) -> list[st
         return []
     if _CREDENTIALS.match(buildpack):
         return ["Buildpack must not hold credentials"]
-    is_url = re.fullmatch(r"(https?|git|ssh)://[^\s/]\S*|git@[^\s:]+:\S+", buildpack)
-    is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", buildpack)
+    is_url, is_name = _GIT_URL.fullmatch(buildpack), _NAME.fullmatch(buildpack)
     if (is_url and len(buildpack) <= MAX_STACK) or (is_name and (not known or buildpack in known)):
         return []
     one_of = f"one of '{', '.join(sorted(known))}'" if known else "a name"

@@ -39,10 +39,12 @@ def faults_of_report(report: BuildReport) -> list[str]:
     for name, command in report.process_types.items():
         if not _PROCESS_TYPE.fullmatch(name):
             faults.append("Process types must be named by letters, digits, _ and -")
-        if not 1 <= len(command) <= MAX_COMMAND or "\n" in command:
+        if not 1 <= len(command) <= MAX_COMMAND or not command.isprintable():
             faults.append(f"Commands must be one line of 1 to {MAX_COMMAND} characters")
-    if report.buildpack is not None and len(report.buildpack) > MAX_COMMAND:
-        faults.append(f"Buildpack must be between 1 and {MAX_COMMAND} characters")
+    if report.buildpack is not None and not (
+        1 <= len(report.buildpack) <= MAX_COMMAND and report.buildpack.isprintable()
+    ):
+        faults.append(f"Buildpack must be one line of 1 to {MAX_COMMAND} characters")
     return list(dict.fromkeys(faults))
 
 

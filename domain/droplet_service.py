@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +22,7 @@ from domain.errors import (
     AppNotFound,
     DropletNotFound,
     InvalidRequest,
+    KeyReused,
     PackageNotStageable,
     StagingLimitExceeded,
 )
@@ -85,30 +86,30 @@ class DropletService:
         `StagingLimitExceeded`, `KeyReused`.
         """
         kept: list[str] = []
+        asked = {"package_guid": package_guid, **asdict(wanted)}
 
         def begin(guid: str) -> Droplet:
             package = self._packages.get(package_guid)
             app = self._app_of(package)
             request = self._decide(package, app, wanted)
-            self._environments.keep(
-                Droplet.ID_PREFIX + guid, self._environment(package, app, request, wanted)
-            )
+            environment = self._environment(package, app, request, wanted)
+            first = self._environments.keep_once(Droplet.ID_PREFIX + guid, environment, asked)
+            if first != asked:
+                raise KeyReused(f"the key {key!r} was used for another request")
             kept.append(guid)
             return Droplet.create(guid, package_guid, package.app_guid, request, by)
 
         def same(first: Droplet) -> bool:
-            asked = first.request
-            kept_variables = self._environments.find(Droplet.ID_PREFIX + first.guid) or {}
+            before = self._environments.request(Droplet.ID_PREFIX + first.guid)
+            if before is not None:
+                return before == asked
+            # it was deleted, and the environment forgotten: what the log has of it must do
             return (
                 first.package_guid == package_guid
-                and wanted.buildpack in (None, asked.buildpack)
-                and wanted.stack in (None, asked.stack)
-                and max(wanted.memory_limit or 0, MIN_MEMORY) == asked.memory_limit
-                and max(wanted.disk_limit or 0, MIN_DISK) == asked.disk_limit
-                and all(
-                    name in kept_variables and kept_variables[name] == value
-                    for name, value in wanted.environment.items()
-                )
+                and wanted.buildpack in (None, first.request.buildpack)
+                and wanted.stack in (None, first.request.stack)
+                and max(wanted.memory_limit or 0, MIN_MEMORY) == first.request.memory_limit
+                and max(wanted.disk_limit or 0, MIN_DISK) == first.request.disk_limit
             )
 
         try:

@@ -69,6 +69,8 @@ class Journal:
 
     def find(self, kind: type[A], guid: str, version: int | None = None) -> A | None:
         """The aggregate as the log has it now, or had it at a version; None if there is none."""
+        if "\0" in guid:  # PostgreSQL can't even be asked
+            return None
         try:
             found: A = self._aggregates.get(kind.ID_PREFIX + guid, version=version)
         except AggregateNotFoundError:

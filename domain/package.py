@@ -92,8 +92,12 @@ def faults_of_new_package(app_guid: str, type: object, url: object) -> list[str]
         faults.append("Url must be blank when type is bits")
     elif type == PackageType.DOCKER and not (url or "").strip():
         faults.append("Url can not be blank when type is docker")
+    if isinstance(url, str) and "\0" in url:
+        faults.append("Url must not hold NUL characters")
     if not 1 <= len(app_guid) <= MAX_GUID_LENGTH:
         faults.append(f"App guid must be between 1 and {MAX_GUID_LENGTH} characters")
+    if "\0" in app_guid:
+        faults.append("App guid must not hold NUL characters")
     return faults
 
 

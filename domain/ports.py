@@ -79,8 +79,19 @@ class Environments(Protocol):
     def keep(self, owner: str, variables: Mapping[str, Any]) -> None:
         """Replaces what was kept."""
 
+    def keep_once(
+        self, owner: str, variables: Mapping[str, Any], request: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Keeps them, and what was asked for, unless something is kept already.
+
+        Returns the request that is kept.
+        """
+
     def find(self, owner: str) -> dict[str, Any] | None:
         """What was kept; None if nothing was."""
+
+    def request(self, owner: str) -> dict[str, Any] | None:
+        """The request that is kept; None if none is."""
 
     def forget(self, owner: str) -> None:
         """Removes it, if it is there."""

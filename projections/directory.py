@@ -36,6 +36,7 @@ apps = Table(
     Column("name", Text),
     Column("space_guid", Text),
     Column("buildpack", Text),
+    Column("current_droplet", Text),
     Column("announced", Boolean, nullable=False),
     Column("deleted", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),  # microseconds since the epoch, UTC
@@ -101,10 +102,8 @@ def _project_app(rows: Rows, logged: LoggedEvent) -> None:
             return
         case App.Created():
             is_new = event.guid not in rows
-            row = rows.setdefault(
-                event.guid, _new(_APPS, event.guid, event.timestamp) | {"announced": True}
-            )
-            row["announced"] = True
+            row = rows.setdefault(event.guid, _new(_APPS, event.guid, event.timestamp))
+            row["announced"] = event.name is not None
             row["name"] = event.name
             row["space_guid"] = event.space_guid
             row["buildpack"] = event.buildpack
@@ -114,7 +113,10 @@ def _project_app(rows: Rows, logged: LoggedEvent) -> None:
     row["updated_at"] = microseconds(event.timestamp)
     match event:
         case App.Renamed():
+            row["announced"] = True
             row["name"] = event.name
+        case App.CurrentDropletAssigned():
+            row["current_droplet"] = event.droplet_guid
         case App.Updated():
             row["space_guid"] = event.space_guid
             row["buildpack"] = event.buildpack
@@ -176,6 +178,7 @@ class DirectoryEntry:
 @dataclass(frozen=True)
 class AppEntry(DirectoryEntry):
     buildpack: str | None
+    current_droplet: str | None
     announced: bool
 
 
@@ -192,6 +195,7 @@ class DirectoryReadModel:
         return AppEntry(
             **_common(row, row["space_guid"]),
             buildpack=row["buildpack"],
+            current_droplet=row["current_droplet"],
             announced=bool(row["announced"]),
         )
 
@@ -205,6 +209,8 @@ class DirectoryReadModel:
 
     def is_deleted(self, app_guid: str) -> bool:
         """Whether an app was there, and is no more."""
+        if "\0" in app_guid:
+            return False
         query = select(apps.c.deleted).where(apps.c.guid == app_guid)
         with self._engine.connect() as connection:
             return bool(connection.scalar(query))
@@ -224,6 +230,8 @@ class DirectoryReadModel:
             return list(connection.scalars(query))
 
     def _row(self, table: Table, guid: str) -> dict[str, Any] | None:
+        if "\0" in guid:  # PostgreSQL can't even be asked
+            return None
         query = select(table).where(table.c.guid == guid, table.c.deleted.is_(False))
         with self._engine.connect() as connection:
             row = connection.execute(query).first()

@@ -153,6 +153,8 @@ class DropletReadModel:
         self._engine = engine
 
     def find(self, guid: str) -> DropletRow | None:
+        if "\0" in guid:
+            return None
         with self._engine.connect() as connection:
             row = connection.execute(select(droplets).where(droplets.c.guid == guid)).first()
         return _droplet_row(row) if row else None
@@ -161,9 +163,9 @@ class DropletReadModel:
         """The droplets that a query asks for; pages count from 1."""
         wanted: list[ColumnElement[bool]] = []
         if query.app_guids is not None:
-            wanted.append(droplets.c.app_guid.in_(query.app_guids))
+            wanted.append(droplets.c.app_guid.in_(_askable(query.app_guids)))
         if query.states is not None:
-            wanted.append(droplets.c.state.in_(query.states))
+            wanted.append(droplets.c.state.in_(_askable(query.states)))
         order: list[ColumnElement[Any]] = [droplets.c.number]
         if query.order is DropletOrder.UPDATED_AT:
             # what never changed was up to date when it was created
@@ -252,6 +254,11 @@ class DropletReadModel:
                 query = select(droplets.c.guid).where(droplets.c.guid.in_(some))
                 known.update(connection.scalars(query))
         return known
+
+
+def _askable(values: Sequence[str]) -> list[str]:
+    """Without those that PostgreSQL can't even be asked for, and that nothing has."""
+    return [value for value in values if "\0" not in value]
 
 
 def _droplet_row(row: Row[Any]) -> DropletRow:

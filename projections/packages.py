@@ -142,12 +142,16 @@ class PackageReadModel:
         self._engine = engine
 
     def find(self, guid: str) -> PackageRow | None:
+        if "\0" in guid:
+            return None
         with self._engine.connect() as connection:
             row = connection.execute(_BY_GUID, {"guid": guid}).first()
         return _package_row(row) if row else None
 
     def page(self, app_guid: str | None, page: int, per_page: int) -> PackagePage:
         """The packages of an app, or all, in creation order; pages count from 1."""
+        if app_guid is not None and "\0" in app_guid:
+            return PackagePage(0, [])
         of_app = [] if app_guid is None else [packages.c.app_guid == app_guid]
         with self._engine.connect() as connection:
             total = connection.scalar(select(func.count()).select_from(packages).where(*of_app))

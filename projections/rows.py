@@ -42,6 +42,8 @@ class KeyedTable:
         rows = {guid: dict(row) for guid, row in before.items()}
         for logged in events:
             project(rows, logged)
+        for row in rows.values():
+            storable(row)
         added = [row for guid, row in rows.items() if guid not in before]
         changed = [
             {**row, "_guid": guid}
@@ -66,6 +68,13 @@ class KeyedTable:
             for row in connection.execute(select(self._table).where(self._table.c.guid.in_(some))):
                 found[row.guid] = dict(row._mapping)
         return found
+
+
+def storable(row: dict[str, Any]) -> None:
+    """Replaces NUL characters: PostgreSQL can't keep them, and no event may halt a read model."""
+    for name, value in row.items():
+        if isinstance(value, str) and "\0" in value:
+            row[name] = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def row_of(rows: Rows, logged: LoggedEvent) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from domain.package import Fault, Package, PackageType
 from domain.ports import LoggedEvent
 from projections.positions import metadata
+from projections.rows import storable
 
 
 class Step(StrEnum):
@@ -126,18 +127,18 @@ class WorkProjection:
         connection: Connection, logged: LoggedEvent, event: Package.ProcessingFailed
     ) -> None:
         work = connection.execute(select(unfinished).where(unfinished.c.guid == event.guid)).one()
-        connection.execute(
-            insert(dead_letters).values(
-                guid=event.guid,
-                step=work.step,
-                position=logged.position,
-                failed_at=event.timestamp.isoformat(),
-                error=event.error,
-                detail=event.detail,
-                request_id=event.request_id,
-                staged_uri=work.staged_uri,
-            )
-        )
+        letter = {
+            "guid": event.guid,
+            "step": work.step,
+            "position": logged.position,
+            "failed_at": event.timestamp.isoformat(),
+            "error": event.error,
+            "detail": event.detail,
+            "request_id": event.request_id,
+            "staged_uri": work.staged_uri,
+        }
+        storable(letter)
+        connection.execute(insert(dead_letters).values(letter))
 
     @staticmethod
     def _end(connection: Connection, table: Table, guid: str) -> None:

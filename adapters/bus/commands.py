@@ -24,7 +24,7 @@ from adapters.bus.messages import Message
 from adapters.bus.work import Failure, classify, delay_before
 from adapters.claims import Claim, Claims
 from adapters.context import request_context
-from adapters.fields import STAGING_FIELDS, new_package_of, wanted_of
+from adapters.fields import STAGING_FIELDS, json_object, new_package_of, wanted_of
 from adapters.http.admission import UploadRules
 from adapters.http.answers import UNKNOWN_ERROR, ErrorAnswer, answer_to, fit_to_be_logged
 from adapters.http.authentication import Authenticator
@@ -62,12 +62,7 @@ class Received:
         """Raises `UnparsableBody` if it is no CloudEvent in structured JSON."""
         if len(message.body) > MAX_BODY:
             raise UnparsableBody(f"a command has up to {MAX_BODY} bytes")
-        try:
-            event = orjson.loads(message.body)
-        except orjson.JSONDecodeError as error:
-            raise UnparsableBody(str(error)) from None
-        if not isinstance(event, dict):
-            raise UnparsableBody("invalid request body")
+        event = json_object(message.body)
         if event.get("specversion") != "1.0":
             raise UnparsableBody("a command is a CloudEvent with specversion '1.0'")
         for name in ("id", "source", "type"):

@@ -37,10 +37,17 @@ class CommandData(BaseModel):
     @classmethod
     def of(cls: type[D], data: Mapping[str, Any]) -> D:
         """Raises `InvalidRequest`, with all that is wrong."""
+        for name, value in data.items():
+            if isinstance(value, str) and "\0" in value:
+                raise InvalidRequest([f"{_label(name)} must not hold NUL characters"])
         try:
             return cls.model_validate(data)
         except ValidationError as error:
             raise InvalidRequest(_sentences(data, list(cls.model_fields), error)) from None
+
+
+def _label(name: str) -> str:
+    return name[:1].upper() + name[1:].replace("_", " ")
 
 
 _MUST_BE = {
@@ -58,8 +65,7 @@ def _sentences(data: Mapping[str, Any], known: list[str], error: ValidationError
     for detail in error.errors(include_url=False, include_input=False):
         if detail["type"] == "extra_forbidden":
             continue
-        label = ".".join(str(part) for part in detail["loc"])
-        label = label[:1].upper() + label[1:].replace("_", " ")
+        label = _label(".".join(str(part) for part in detail["loc"]))
         if detail["type"] == "missing":
             faults.append(f"{label} is required")
         else:

@@ -102,6 +102,7 @@ def _history() -> Iterator[RecordedEvent]:
     yield from _events_of(made, failed)
     app = App.create(_APP, "shop", _SPACE, None, _BY)
     app.announce("store", _SPACE, "procfile", _BY)
+    app.assign_droplet(_DROPLET, _BY)
     app.delete(_BY)
     space = Space.create(_SPACE, "production", None, _BY)
     space.announce("prod", _ORGANIZATION, _BY)

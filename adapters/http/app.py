@@ -23,7 +23,7 @@ from adapters.http.answers import (
     unparsable,
 )
 from adapters.http.authentication import Authenticator
-from adapters.http.directory import OneApp, OneOrganization, OneSpace
+from adapters.http.directory import CurrentDroplet, OneApp, OneOrganization, OneSpace
 from adapters.http.download import Blobs, Download
 from adapters.http.droplets import (
     AllDroplets,
@@ -139,6 +139,7 @@ def create_app(
     app.add_route("/v3/apps/{guid}", OneApp(queries))
     app.add_route("/v3/apps/{guid}/packages", PackagesOfApp(commands, queries))
     app.add_route("/v3/apps/{guid}/droplets", DropletsOfApp(queries))
+    app.add_route("/v3/apps/{guid}/current_droplet", CurrentDroplet(commands, queries))
     app.add_route("/v3/spaces/{guid}", OneSpace(queries))
     app.add_route("/v3/organizations/{guid}", OneOrganization(queries))
     app.add_error_handler(Exception, _answer_error)

@@ -6,10 +6,17 @@ from typing import Any
 
 import falcon
 
-from adapters.http.exchange import Queries, answer_json
+from adapters.fields import faults_of_names, json_object
+from adapters.http.exchange import (
+    Commands,
+    Queries,
+    answer_json,
+    body_of,
+    cause_of,
+)
 from adapters.tokens import Scope
 from domain.directory import App
-from domain.errors import OrganizationNotFound, SpaceNotFound
+from domain.errors import InvalidRequest, OrganizationNotFound, SpaceNotFound
 from projections.directory import DirectoryEntry
 from projections.representation import segment, timestamp
 
@@ -23,28 +30,58 @@ class OneApp:
         self._queries = queries
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
-        app = self._queries.app(guid)
-        itself = f"/v3/apps/{segment(guid)}"
-        links = {"self": {"href": itself}}
-        if app.parent is not None:
-            links["space"] = {"href": f"/v3/spaces/{segment(app.parent)}"}
-        links["packages"] = {"href": f"{itself}/packages"}
-        links["droplets"] = {"href": f"{itself}/droplets"}
-        kept = self._queries.ask().environments.find(App.ID_PREFIX + guid)
-        answer_json(
-            resp,
-            {
-                "guid": app.guid,
-                "name": app.name,
-                # what runs is not ours to know: these say that nothing does here
-                "desired_state": "STOPPED",
-                "total_desired_instances": 0,
-                "buildpack": app.buildpack,
-                **_times(app),
-                "environment_variables": kept or {},
-                "links": links,
-            },
-        )
+        _answer_app(resp, self._queries, guid)
+
+
+class CurrentDroplet:
+    """`/v3/apps/:guid/current_droplet`: the link `assign_current_droplet` of a droplet."""
+
+    scopes = {"PUT": Scope.WRITE}
+
+    def __init__(self, commands: Commands, queries: Queries) -> None:
+        self._commands = commands
+        self._queries = queries
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
+        fields = json_object(body_of(req))
+        faults = faults_of_names(fields, ("droplet_guid",))
+        droplet_guid = fields.get("droplet_guid")
+        if not isinstance(droplet_guid, str):
+            raise InvalidRequest([*faults, "Droplet guid must be a string"])
+        if faults:
+            raise InvalidRequest(faults)
+        self._commands.directory.app(guid)
+        droplet = self._commands.droplets.get(droplet_guid)
+        committed = self._commands.directory.assign_droplet(guid, droplet, cause_of(req))
+        self._commands.settle(committed)
+        _answer_app(resp, self._queries, guid)
+
+
+def _answer_app(resp: falcon.Response, queries: Queries, guid: str) -> None:
+    app = queries.app(guid)
+    itself = f"/v3/apps/{segment(guid)}"
+    links = {"self": {"href": itself}}
+    if app.parent is not None:
+        links["space"] = {"href": f"/v3/spaces/{segment(app.parent)}"}
+    links["packages"] = {"href": f"{itself}/packages"}
+    links["droplets"] = {"href": f"{itself}/droplets"}
+    if app.current_droplet is not None:
+        links["droplet"] = {"href": f"/v3/droplets/{segment(app.current_droplet)}"}
+    kept = queries.ask().environments.find(App.ID_PREFIX + guid)
+    answer_json(
+        resp,
+        {
+            "guid": app.guid,
+            "name": app.name,
+            # what runs is not ours to know: these say that nothing does here
+            "desired_state": "STOPPED",
+            "total_desired_instances": 0,
+            "buildpack": app.buildpack,
+            **_times(app),
+            "environment_variables": kept or {},
+            "links": links,
+        },
+    )
 
 
 class OneSpace:

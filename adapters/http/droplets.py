@@ -7,7 +7,7 @@ from typing import Any
 
 import falcon
 
-from adapters.fields import wanted_of
+from adapters.fields import json_object, wanted_of
 from adapters.http.download import Blobs, answer_bits
 from adapters.http.exchange import (
     Commands,
@@ -17,7 +17,6 @@ from adapters.http.exchange import (
     body_of,
     cause_of,
     idempotency_key,
-    json_object,
 )
 from adapters.http.faults import BadQuery
 from adapters.http.paging import Paging
@@ -28,6 +27,7 @@ from domain.errors import DropletNotFound, DropletNotStaged
 from projections.droplets import DropletOrder, DropletQuery, DropletRow
 from projections.representation import DropletView, represent_droplet, segment, view_of_droplet
 
+MAX_VALUES = 1000  # of a filter
 _ORDER = re.compile(rf"([ +-]?)({'|'.join(DropletOrder)})")
 
 
@@ -142,7 +142,13 @@ def _query(paging: Paging, app_guids: list[str] | None) -> DropletQuery:
 def _list(paging: Paging, name: str) -> list[str] | None:
     """The values of a filter, parted by commas; None if it is not given."""
     given = paging.filters.get(name)
-    return None if given is None else [value for value in given.split(",") if value]
+    if given is None:
+        return None
+    values = [value for value in given.split(",") if value]
+    if len(values) > MAX_VALUES:
+        label = name[:1].upper() + name[1:].replace("_", " ")
+        raise BadQuery(f"{label} must be {MAX_VALUES} values or less")
+    return values
 
 
 def _find(asked: ReadModels, guid: str) -> DropletRow:

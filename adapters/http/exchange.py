@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import falcon
-import orjson
 
 from adapters.environments import StoredEnvironments
 from adapters.http.answers import JSON_TYPE, pretty_json
-from adapters.http.faults import BadKey, BodyTooLarge, UnparsableBody
+from adapters.http.faults import BadKey, BodyTooLarge
 from adapters.http.freshness import Freshness
 from adapters.store import Services
 from adapters.tokens import Caller
@@ -53,24 +52,13 @@ def answer_json(resp: falcon.Response, value: Any, status: str = falcon.HTTP_200
     resp.data = pretty_json(value)
 
 
-def json_object(body: bytes) -> dict[str, Any]:
-    if not body.strip():
-        raise UnparsableBody("invalid request body")
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise UnparsableBody(str(error)) from None
-    if not isinstance(value, dict):
-        raise UnparsableBody("invalid request body")
-    return value
-
-
 class Commands:
     """What every resource that writes does with a command's outcome."""
 
     def __init__(self, services: Services, freshness: Freshness) -> None:
         self.packages = services.packages
         self.droplets = services.droplets
+        self.directory = services.directory
         self.environments = services.environments
         self._freshness = freshness
 

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 import falcon
 
-from adapters.fields import new_package_of
+from adapters.fields import json_object, new_package_of
 from adapters.http.exchange import (
     Commands,
     Queries,
@@ -14,7 +14,6 @@ from adapters.http.exchange import (
     body_of,
     cause_of,
     idempotency_key,
-    json_object,
 )
 from adapters.http.paging import Paging
 from adapters.tokens import Scope
