@@ -1,4 +1,4 @@
-"""`packtrail apps import`: takes in a directory of apps, spaces and organizations from a file."""
+"""`packtrail apps`: tells of apps, spaces and organizations where nobody sends messages."""
 
 from __future__ import annotations
 
@@ -99,8 +99,10 @@ def _app(entry: Mapping[str, Any]) -> tuple[AppCreated, Mapping[str, Any] | None
 
 def add_apps(commands: Any) -> list[argparse.ArgumentParser]:
     """Adds the command; its subcommands' parsers."""
-    apps = commands.add_parser("apps", help="import a directory of apps, spaces and organizations")
-    actions = apps.add_subparsers(required=True, metavar="import")
+    apps = commands.add_parser(
+        "apps", help="import a directory of apps, spaces and organizations, or delete an app"
+    )
+    actions = apps.add_subparsers(required=True, metavar="import|delete")
     importing = actions.add_parser(
         "import",
         help="take in what a file tells of",
@@ -110,12 +112,41 @@ def add_apps(commands: Any) -> list[argparse.ArgumentParser]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     importing.add_argument("file", metavar="FILE", help="- reads from stdin")
-    importing.add_argument(
-        "--as", dest="actor", default="operator", metavar="ACTOR",
-        help="who does it, for the log: a guid or a role, never an address (operator)",
-    )  # fmt: skip
     importing.set_defaults(run=_import)
-    return [importing]
+    deleting = actions.add_parser(
+        "delete",
+        help="delete apps; the service deletes their packages and droplets",
+        description="Deletes apps, announced or not. A running service deletes their packages and "
+        "droplets at once, another one when it is started.",
+    )
+    deleting.add_argument("guid", nargs="+")
+    deleting.set_defaults(run=_delete)
+    for parser in (importing, deleting):
+        parser.add_argument(
+            "--as", dest="actor", default="operator", metavar="ACTOR",
+            help="who does it, for the log: a guid or a role, never an address (operator)",
+        )  # fmt: skip
+    return [importing, deleting]
+
+
+def _delete(settings: Settings, options: argparse.Namespace) -> int:
+    by = Cause(options.actor, new_request_id(None, None))
+    store = open_work_store(settings, WORK_PATIENCE)
+    code = 0
+    try:
+        store.migrate()
+        for guid in options.guid:
+            try:
+                committed = store.services.directory.delete_app(guid, by)
+            except Refusal as refusal:
+                print(f"packtrail: app {guid!r} is not deleted: {refusal}", file=sys.stderr)
+                code = 1
+                continue
+            done = "deleted" if committed.position is not None else "was deleted before:"
+            print(f"{done} {guid} (request {by.request_id})")
+    finally:
+        store.close()
+    return code
 
 
 def _import(settings: Settings, options: argparse.Namespace) -> int:
