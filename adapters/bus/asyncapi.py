@@ -128,7 +128,8 @@ def document() -> dict[str, Any]:
             "commands": _channel(
                 COMMANDS,
                 "Commands to the service, and announcements. They are published to the default "
-                "exchange with the queue's name as routing key.",
+                "exchange with the queue's name as routing key, or to the fanout exchange of "
+                "the queue's name.",
                 "command",
                 list(commands),
                 _queue(COMMANDS),

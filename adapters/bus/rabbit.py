@@ -44,6 +44,8 @@ def work_queue(name: str) -> kombu.Queue:
     if name == COMMANDS:
         return kombu.Queue(
             name,
+            # so that a sender may be let at this exchange alone, and not at every queue
+            kombu.Exchange(COMMANDS, type="fanout", durable=True),
             durable=True,
             queue_arguments={"x-queue-type": "quorum", "x-single-active-consumer": True},
         )
