@@ -19,16 +19,22 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
 from io import BytesIO
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
+from adapters.bits import FileBits
 from adapters.bus.bus import COMMANDS, STAGING, Abandoned, Bus, Consumer
 from adapters.bus.messages import Message
+from adapters.unzip import Content, entries_of, name_of
+from domain.archive import ArchiveLimits, check_archive
+from domain.droplet_processing import BuildReport, faults_of_report
+from domain.errors import BitsAtFault
+from domain.ports import Bits
+from domain.zip_records import Entry
 
 logger = logging.getLogger("packtrail.builder")
 
@@ -40,6 +46,9 @@ CHUNK = 1 << 20  # bytes read at a time
 COMPRESSION = 4  # of gzip: 1 is fast, 9 is small
 REQUEST_SECONDS = 30.0  # without a byte of an answer
 MAX_PAUSE = 10.0  # seconds between tries while something is away
+MAX_REASON = 4000  # characters
+MAX_DEPTH = 250  # folders in each other
+AWAY = (OSError, HTTPException)  # the API, the broker or the disk
 _PROCESS = re.compile(r"([A-Za-z0-9_-]+):[ \t]*(\S.*)")
 
 
@@ -68,17 +77,17 @@ class Api:
                 found: dict[str, Any] = json.load(answer)
                 return found
         except urllib.error.HTTPError as error:
-            with error:
-                if error.code == 404:
-                    return None
+            if error.code == 404:
+                error.close()
+                return None
             raise
 
-    def open(self, path: str) -> IO[bytes]:
+    def open(self, path: str) -> HTTPResponse:
         """Raises `OSError`: `HTTPError` for an answer that is none, `URLError` without one."""
         request = urllib.request.Request(self.url + path)  # noqa: S310 - an operator's URL
         # a bucket that the service redirects to must not see the token
         request.add_unredirected_header("Authorization", f"bearer {self.token()}")
-        answer: IO[bytes] = urllib.request.urlopen(  # noqa: S310
+        answer: HTTPResponse = urllib.request.urlopen(  # noqa: S310
             request, timeout=REQUEST_SECONDS
         )
         return answer
@@ -105,12 +114,12 @@ class Builder:
             try:
                 return self._stage(guid)
             except urllib.error.HTTPError as error:
-                with error:
-                    if error.code < 500 and error.code != 429:
-                        logger.error("droplet %s is left: the API answers %s", guid, error)
-                        return None
+                error.close()
+                if error.code < 500 and error.code != 429:
+                    logger.error("droplet %s is left: the API answers %s", guid, error)
+                    return None
                 logger.warning("droplet %s waits: %s", guid, error)
-            except OSError as error:  # the API, the broker or the disk is away
+            except AWAY as error:
                 logger.warning("droplet %s waits: %s: %s", guid, type(error).__name__, error)
             if self._stopping.wait(pause):
                 raise Abandoned
@@ -130,8 +139,8 @@ class Builder:
                 sha1 = sha1_of(made)
                 where = self._delivery.deliver(guid, made)
         except CannotBuild as reason:
-            self._tell("droplet.staging_failed", guid, {"error": str(reason)})
-        except OSError:
+            self._tell("droplet.staging_failed", guid, {"error": str(reason)[:MAX_REASON]})
+        except AWAY:
             raise
         except Exception:
             logger.exception("droplet %s can't be made", guid)
@@ -153,13 +162,16 @@ class Builder:
         """Downloads the package. Raises `CannotBuild` if it has no bits any more; `OSError`."""
         path = droplet["links"]["package"]["href"]
         try:
-            with self._api.open(f"{path}/download") as bits, target.open("wb") as file:
-                while chunk := bits.read(CHUNK):
+            with self._api.open(f"{path}/download") as answer, target.open("wb") as file:
+                while chunk := answer.read(CHUNK):
                     file.write(chunk)
+                expected = answer.headers.get("Content-Length")
+                if expected is not None and file.tell() != int(expected):
+                    raise OSError(f"{file.tell()} bytes came of {expected}")
         except urllib.error.HTTPError as error:
-            with error:
-                if error.code not in (404, 422):
-                    raise
+            if error.code not in (404, 422):
+                raise
+            error.close()
             raise CannotBuild("The package's bits are gone: it was deleted, or expired") from None
 
     def _tell(self, kind: str, guid: str, data: Mapping[str, Any]) -> None:
@@ -187,18 +199,22 @@ def build(package: Path, target: Path, droplet: Mapping[str, Any]) -> Built:
     """Makes a droplet (a gzipped tar) of a package (a zip). Raises `CannotBuild`; `OSError`.
 
     The files are behind `app/`, and beside it is what Cloud Foundry expects of a droplet. The
-    same package always makes the same bytes.
+    same package always makes the same bytes. What counts against the disk limit is what
+    really comes out of the zip: an entry of which more or less comes than it declares is refused.
     """
-    limits = droplet["environment_variables"]["VCAP_APPLICATION"]["limits"]
+    limit = droplet["environment_variables"]["VCAP_APPLICATION"]["limits"]["disk"] * 1024 * 1024
     try:
-        with zipfile.ZipFile(package) as source:
-            built = detect(source, droplet["buildpack"])
+        with FileBits.of_file(package) as bits:
+            check_archive(bits, ArchiveLimits(limit))
+            files = Files.of(bits)
+            built = detect(bits, files, droplet["buildpack"])
             with (
                 target.open("wb") as file,
                 gzip.GzipFile("", "wb", COMPRESSION, file, mtime=0) as packed,
                 tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
             ):
-                repack(source, tar, limits["disk"] * 1024 * 1024)
+                for place, entry in files.in_order:
+                    _add(tar, bits, f"./app/{place}", entry)
                 info = {
                     "detected_buildpack": built.buildpack,
                     "start_command": built.process_types.get("web", ""),
@@ -206,19 +222,64 @@ def build(package: Path, target: Path, droplet: Mapping[str, Any]) -> Built:
                 _add_file(tar, "./staging_info.yml", json.dumps(info).encode())
                 for folder in ("./logs", "./tmp"):
                     _add_folder(tar, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise CannotBuild(f"The package can't be unpacked: {error}") from None
+    except BitsAtFault as fault:
+        raise CannotBuild(str(fault)) from None
     return built
 
 
-def detect(source: zipfile.ZipFile, wanted: str | None) -> Built:
+@dataclass(frozen=True)
+class Files:
+    """Where each entry of a package is unpacked to, in the zip's order."""
+
+    in_order: list[tuple[str, Entry]]
+    regular: dict[str, Entry]
+
+    @classmethod
+    def of(cls, bits: Bits) -> Files:
+        """Raises `CannotBuild` where two entries are in each other's way; `BitsAtFault`."""
+        in_order: list[tuple[str, Entry]] = []
+        regular: dict[str, Entry] = {}
+        leaves: set[str] = set()  # files and links
+        folders: set[str] = set()
+        for entry in entries_of(bits):
+            name = name_of(entry)
+            parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+            is_folder = name.endswith(("/", "\\")) or stat.S_ISDIR(entry.mode)
+            if len(parts) > MAX_DEPTH:
+                raise CannotBuild(f"Entry {name[:100]!r} is deeper than {MAX_DEPTH} folders")
+            if not parts:
+                if is_folder:
+                    continue
+                raise CannotBuild(f"Entry {name!r} has no name")
+            place = "/".join(parts)
+            above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+            if (
+                not leaves.isdisjoint(above)
+                or (place in leaves)
+                or (not is_folder and place in folders)
+            ):
+                raise CannotBuild(f"Entry {name!r} is in the way of another")
+            folders.update(above)
+            if is_folder:
+                if place not in folders:
+                    in_order.append((place, entry))
+                folders.add(place)
+                continue
+            leaves.add(place)
+            in_order.append((place, entry))
+            if not stat.S_ISLNK(entry.mode):
+                regular[place] = entry
+        return cls(in_order, regular)
+
+
+def detect(bits: Bits, files: Files, wanted: str | None) -> Built:
     """How the app is started. Raises `CannotBuild`."""
-    names = set(source.namelist())
     if wanted not in (None, PROCFILE, STATIC):
         raise CannotBuild(f"This builder has no buildpack {wanted!r}, only {PROCFILE} and {STATIC}")
-    if wanted != STATIC and "Procfile" in names:
-        return Built(_processes(source), PROCFILE)
-    if wanted != PROCFILE and "index.html" in names:
+    procfile = files.regular.get("Procfile")
+    if wanted != STATIC and procfile is not None:
+        return Built(_processes(bits, procfile), PROCFILE)
+    if wanted != PROCFILE and "index.html" in files.regular:
         return Built({"web": SERVE_STATIC}, STATIC)
     raise CannotBuild(
         "This builder compiles nothing: the package needs a Procfile, or an index.html"
@@ -227,13 +288,11 @@ def detect(source: zipfile.ZipFile, wanted: str | None) -> Built:
     )
 
 
-def _processes(source: zipfile.ZipFile) -> dict[str, str]:
-    with source.open("Procfile") as file:
-        content = file.read(MAX_PROCFILE + 1)
-    if len(content) > MAX_PROCFILE:
+def _processes(bits: Bits, procfile: Entry) -> dict[str, str]:
+    if procfile.uncompressed > MAX_PROCFILE:
         raise CannotBuild(f"The Procfile is larger than {MAX_PROCFILE} bytes")
     try:
-        lines = content.decode().splitlines()
+        lines = _whole(bits, procfile).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise CannotBuild("The Procfile is not UTF-8") from None
     processes: dict[str, str] = {}
@@ -246,63 +305,35 @@ def _processes(source: zipfile.ZipFile) -> dict[str, str]:
         processes[match[1]] = match[2]
     if not processes:
         raise CannotBuild("The Procfile names no process")
+    faults = faults_of_report(BuildReport("0" * 40, processes, PROCFILE))
+    if faults:
+        raise CannotBuild(f"The Procfile can't be used: {', '.join(faults)}")
     return processes
 
 
-def repack(source: zipfile.ZipFile, tar: tarfile.TarFile, limit: int) -> None:
-    """Copies all entries, and refuses those that would not stay in their folder.
-
-    What counts against `limit`, in bytes, is what really comes out of the zip; an entry of
-    which more or less comes than it declares is refused. Raises `CannotBuild`, and what
-    `zipfile` does.
-    """
-    left = limit
-    places: set[str] = set()
-    links: set[str] = set()
-    for entry in source.infolist():
-        path = PurePosixPath(entry.filename.replace("\\", "/"))
-        place = str(path)
-        if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", place):
-            raise CannotBuild(f"Entry {entry.filename!r} would be unpacked outside its folder")
-        if links.intersection(str(parent) for parent in (path, *path.parents)):
-            raise CannotBuild(f"Entry {entry.filename!r} would be unpacked through a link")
-        if place in places and not entry.is_dir():
-            raise CannotBuild(f"Entry {entry.filename!r} is there twice")
-        places.add(place)
-        left -= entry.file_size
-        if left < 0:
-            raise CannotBuild(f"The package unpacks to more than {limit} bytes, the disk limit")
-        mode = entry.external_attr >> 16
-        if entry.is_dir():
-            _add_folder(tar, f"./app/{place}")
-        elif stat.S_ISLNK(mode):
-            links.add(place)
-            _add_link(tar, source, entry, path)
-        else:
-            info = tarfile.TarInfo(f"./app/{place}")
-            info.size = entry.file_size
-            info.mode = stat.S_IMODE(mode) & 0o777 or 0o644
-            with source.open(entry) as content:
-                tar.addfile(info, content)
-                if content.read(1):
-                    raise CannotBuild(f"Entry {entry.filename!r} is larger than it declares")
+def _whole(bits: Bits, entry: Entry) -> bytes:
+    content = Content(bits, entry)
+    pieces = []
+    while piece := content.read(CHUNK):
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
-def _add_link(
-    tar: tarfile.TarFile, source: zipfile.ZipFile, entry: zipfile.ZipInfo, path: PurePosixPath
-) -> None:
-    if entry.file_size > 4096:
-        raise CannotBuild(f"The link {entry.filename!r} has no usable target")
-    target = source.read(entry).decode("utf-8", "surrogateescape")
-    depth = len(path.parts) - 1
-    for part in PurePosixPath(target).parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0 or part == "/":
-            raise CannotBuild(f"The link {entry.filename!r} leads outside its folder")
-    info = tarfile.TarInfo(f"./app/{path}")
-    info.type = tarfile.SYMTYPE
-    info.linkname = target
-    tar.addfile(info)
+def _add(tar: tarfile.TarFile, bits: Bits, name: str, entry: Entry) -> None:
+    if stat.S_ISLNK(entry.mode):
+        info = tarfile.TarInfo(name)
+        info.type = tarfile.SYMTYPE
+        info.linkname = _whole(bits, entry).decode("utf-8", "surrogateescape")
+        tar.addfile(info)
+    elif stat.S_ISDIR(entry.mode) or entry.name.endswith((b"/", b"\\")):
+        _add_folder(tar, name)
+    else:
+        info = tarfile.TarInfo(name)
+        info.size = entry.uncompressed
+        info.mode = stat.S_IMODE(entry.mode) & 0o777 or 0o644
+        content = Content(bits, entry)
+        tar.addfile(info, content)
+        content.read(1)  # an empty file's end was not looked at yet
 
 
 def _add_folder(tar: tarfile.TarFile, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from adapters.metrics import Metrics
@@ -14,7 +15,7 @@ from domain.droplet_processing import BuildReport, DropletProcessing, faults_of_
 from domain.droplet_service import DropletService
 from domain.errors import InvalidRequest, NoBitsInForm
 from domain.journal import Committed, surely_not_recorded
-from domain.package import Package
+from domain.package import Package, StagedBits
 from domain.package_service import PackageService
 
 
@@ -41,6 +42,13 @@ class Claims:
         self._max_package_size = max_package_size
         self._max_droplet_size = max_droplet_size
         self._metrics = metrics
+        self._unsettled: dict[str, Callable[[], None]] = {}
+
+    def settle(self, guid: str) -> None:
+        """The log has it after all, though its answer was lost: what was taken in may go."""
+        settle = self._unsettled.pop(guid, None)
+        if settle is not None:
+            settle()
 
     def upload(
         self,
@@ -62,6 +70,8 @@ class Claims:
             except Exception as error:
                 if surely_not_recorded(error):
                     self._intake.release(staged.uri)
+                else:
+                    self._unsettled[guid] = lambda: self._intake.accepted(found)
                 raise
             self._intake.accepted(found)
         self._metrics.received_bytes.inc(staged.length)
@@ -83,13 +93,18 @@ class Claims:
             staged = self._intake.take(found, guid, f"{guid}.tgz")
             try:
                 committed = self._processing.under(droplets).accept(guid, staged, report, by)
-            except Exception:
+            except Exception as error:
                 # whether it is in the log or not: the blob was made, and these are not needed
                 self._intake.release(staged.uri)
+                if not surely_not_recorded(error):
+                    self._unsettled[guid] = lambda: self._consume(found, staged)
                 raise
-            self._intake.accepted(found)
-            self._processing.release(staged.uri)
+            self._consume(found, staged)
         return committed
+
+    def _consume(self, found: FoundFile | FoundObject, staged: StagedBits) -> None:
+        self._intake.accepted(found)
+        self._processing.release(staged.uri)
 
     def _find(self, claim: Claim, limit: int, guid: str) -> FoundFile | FoundObject:
         if claim.path:

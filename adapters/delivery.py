@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adapters.bits import sync_folder
 from adapters.object_store import PART, Bucket
-from adapters.staging.s3 import UPLOADS
+from adapters.staging.s3 import UPLOADS, attributes_of
 
 PREFIX = "droplet-"
 STALE = 86_400.0  # seconds until a droplet that nobody took is removed
@@ -51,11 +51,7 @@ class BucketDelivery:
     def deliver(self, guid: str, droplet: Path) -> dict[str, str]:
         name = f"{PREFIX}{guid}.tgz"
         key = f"{UPLOADS}/{name}"
-        attributes = {
-            "Content-Disposition": f'attachment; filename="{guid}.tgz"',
-            "Content-Type": "application/gzip",
-        }
-        self._bucket.put(key, _pieces(droplet), attributes)
+        self._bucket.put(key, _pieces(droplet), attributes_of(f"{guid}.tgz"))
         return {"bits_url": self._bucket.url_of(key)}
 
 

@@ -97,7 +97,8 @@ class StoredEnvironments:
             environments.c.kept_at < int(older_than),
         )
         with self._reader.connect() as connection:
-            return list(connection.scalars(query))
+            found = list(connection.scalars(query))
+        return [owner for owner in found if owner.startswith(prefix)]  # LIKE may ignore case
 
 
 def _row(

@@ -123,20 +123,24 @@ class Bucket:
                 chunk_size=PART, max_concurrency=PARTS_AT_ONCE,
             )  # fmt: skip
 
-    def copy(self, source: str, key: str) -> int:
-        """Copies an object inside the store; its size. Raises `FileNotFoundError`."""
+    def copy(self, source: str, key: str, attributes: dict[str, str] | None = None) -> int:
+        """Copies an object inside the store; its size. Raises `FileNotFoundError`.
+
+        With other `attributes` than its own it has to pass through here.
+        """
         with errors_as_away():
             head = obstore.head(self._store, source)
             size = int(head["size"])
-            if size <= MAX_SERVER_COPY:
+            kept = obstore.get(self._store, source, options={"head": True}).attributes
+            wanted = kept if attributes is None else attributes
+            if size <= MAX_SERVER_COPY and dict(wanted) == dict(kept):
                 obstore.copy(self._copying, source, key)
             else:
-                attributes = obstore.get(self._store, source, options={"head": True}).attributes
                 pieces = ObjectBits(self._store, source, size).pieces()
                 with ThreadPoolExecutor(1) as fetching:  # a put can't fetch on its own thread
                     elsewhere = iter(lambda: fetching.submit(next, pieces, b"").result(), b"")
                     obstore.put(
-                        self._store, key, elsewhere, attributes=attributes,
+                        self._store, key, elsewhere, attributes=wanted,
                         chunk_size=PART, max_concurrency=PARTS_AT_ONCE,
                     )  # fmt: skip
             return size

@@ -78,6 +78,7 @@ class Policies(Follower):
     def _handle(self, events: Sequence[LoggedEvent]) -> None:
         if not self._progress.wait_for(events[-1].position, CATCH_UP):
             raise NotLevel(f"the read models are not at position {events[-1].position} yet")
+        directory = self._services.directory
         grown: dict[str, RecordedEvent] = {}  # apps that may have too much now, and why
         for logged in events:
             event = logged.event
@@ -86,19 +87,28 @@ class Policies(Follower):
                     self._delete_all_of(event)
                 case Space.Deleted():
                     for app in self._directory.apps_of_space(event.guid):
-                        with suppress(Refusal):
-                            self._services.directory.delete_app(app, _because(event))
+                        self._delete_app(app, _because(event))
                 case Organization.Deleted():
                     for space in self._directory.spaces_of_organization(event.guid):
-                        with suppress(Refusal):
-                            self._services.directory.delete_space(space, _because(event))
+                        self._delete_space(space, _because(event))
+                # what came to something in the moment in which that was deleted
+                case App.Created() | App.Updated():
+                    deletion = directory.deletion_of(Space, event.space_guid)
+                    if deletion is not None:
+                        self._delete_app(event.guid, deletion)
+                case Space.Created() | Space.Updated():
+                    deletion = directory.deletion_of(Organization, event.organization_guid)
+                    if deletion is not None:
+                        self._delete_space(event.guid, deletion)
                 case Package.Created() | Package.CopyStarted():
-                    if self._directory.is_deleted(event.app_guid):
-                        self._delete_package(event.guid, event)
+                    deletion = directory.deletion_of(App, event.app_guid)
+                    if deletion is not None:
+                        self._delete_package(event.guid, deletion)
                 case Droplet.Created():
-                    if self._directory.is_deleted(event.app_guid):
-                        self._delete_droplet(event.guid, event)
-                case Package.HashComputed() | Package.ProcessingFailed():
+                    deletion = directory.deletion_of(App, event.app_guid)
+                    if deletion is not None:
+                        self._delete_droplet(event.guid, deletion)
+                case Package.HashComputed() | Package.ProcessingFailed() | Package.Deleted():
                     for app in self._apps_concerned(event.guid):
                         grown[app] = event
                 case Droplet.Staged() | Droplet.StagingFailed() | Droplet.Deleted():
@@ -129,13 +139,10 @@ class Policies(Follower):
 
     def _apps_concerned(self, package_guid: str) -> list[str]:
         """The package's app; of a copy also its source's, which is not in use any more."""
-        found = []
-        row = self._packages.find(package_guid)
-        if row is not None:
-            found.append(row.view.app_guid)
-            source = self._packages.find(row.source_guid) if row.source_guid else None
-            if source is not None:
-                found.append(source.view.app_guid)
+        package = self._services.packages.load(package_guid)
+        found = [] if package.deleted else [package.app_guid]
+        if package.source_guid is not None:
+            found.append(self._services.packages.load(package.source_guid).app_guid)
         return found
 
     def _retain(self, app_guid: str, why: RecordedEvent) -> None:
@@ -159,19 +166,27 @@ class Policies(Follower):
 
     def _delete_all_of(self, event: App.Deleted) -> None:
         for guid in self._droplets.of_app(event.guid):
-            self._delete_droplet(guid, event)
+            self._delete_droplet(guid, _because(event))
         for guid in self._packages.of_app(event.guid):
-            self._delete_package(guid, event)
+            self._delete_package(guid, _because(event))
         self._services.environments.forget(App.ID_PREFIX + event.guid)
         logger.info("app deleted", extra={"app": event.guid, "request_id": event.request_id})
 
-    def _delete_package(self, guid: str, why: RecordedEvent) -> None:
+    def _delete_app(self, guid: str, by: Cause) -> None:
         with suppress(Refusal):
-            self._services.packages.delete(guid, _because(why))
+            self._services.directory.delete_app(guid, by)
 
-    def _delete_droplet(self, guid: str, why: RecordedEvent) -> None:
+    def _delete_space(self, guid: str, by: Cause) -> None:
         with suppress(Refusal):
-            self._services.droplets.delete(guid, _because(why))
+            self._services.directory.delete_space(guid, by)
+
+    def _delete_package(self, guid: str, by: Cause) -> None:
+        with suppress(Refusal):
+            self._services.packages.delete(guid, by)
+
+    def _delete_droplet(self, guid: str, by: Cause) -> None:
+        with suppress(Refusal):
+            self._services.droplets.delete(guid, by)
 
 
 def _because(event: RecordedEvent) -> Cause:

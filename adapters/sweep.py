@@ -21,7 +21,7 @@ from domain.droplet import Droplet
 from domain.errors import DropletNotFound, PackageNotFound
 from domain.package import Package
 from domain.ports import EventLog
-from domain.processing import blob_key, guid_of_blob
+from domain.processing import blob_key, droplet_of_blob, guid_of_blob
 from projections.droplets import DropletReadModel
 from projections.packages import PackageReadModel
 from projections.progress import Progress
@@ -116,14 +116,16 @@ class Sweep:
         if not self._level():
             return 0
         being_made = {blob_key(guid) for guid in self._work.guids()}
-        being_made |= {blob_key(droplet.guid) for droplet in self._droplets.waiting()}
+        waiting = {droplet.guid for droplet in self._droplets.waiting()}
         count = 0
         for start in range(0, len(keys), BATCH):
             some = keys[start : start + BATCH]
             named = self._packages.blobs_named(some) | self._droplets.blobs_named(some)
             named |= being_made
             for key in some:
-                if key not in named and not self._log_names_blob(key):
+                if key in named or droplet_of_blob(key) in waiting:
+                    continue
+                if not self._log_names_blob(key):
                     self._blobs.delete(key)
                     count += 1
                     logger.info("swept", extra={"blob": key})
@@ -137,12 +139,14 @@ class Sweep:
         if not self._level():
             return 0
         named = self._droplets.guids(owner.removeprefix(Droplet.ID_PREFIX) for owner in owners)
-        unnamed = [o for o in owners if o.removeprefix(Droplet.ID_PREFIX) not in named]
-        for owner in unnamed:
-            droplet = self._load_droplet(owner.removeprefix(Droplet.ID_PREFIX))
-            if droplet is None or droplet.deleted:
+        count = 0
+        for owner in owners:
+            guid = owner.removeprefix(Droplet.ID_PREFIX)
+            droplet = None if guid in named else self._load_droplet(guid)
+            if guid not in named and (droplet is None or droplet.deleted):
                 environments.forget(owner)
-        return len(unnamed)
+                count += 1
+        return count
 
     def _log_names_staged(self, name: str) -> bool:
         package = self._load(guid_in(name))
@@ -155,12 +159,14 @@ class Sweep:
         )
 
     def _log_names_blob(self, key: str) -> bool:
-        guid = guid_of_blob(key)
-        package, droplet = self._load(guid), self._load_droplet(guid)
-        return (
-            (package is not None and package.needs_blob)
-            or (droplet is not None and droplet.needs_blob)
-        ) and self._warn(key)
+        package = self._load(guid_of_blob(key))
+        droplet = self._load_droplet(droplet_of_blob(key))
+        needed = (package is not None and package.needs_blob) or (
+            droplet is not None
+            and droplet.needs_blob
+            and (droplet.stored is None or droplet.stored.key == key)
+        )
+        return needed and self._warn(key)
 
     def _load(self, guid: str | None) -> Package | None:
         if guid is None:

@@ -114,7 +114,8 @@ def _check_name(entry: Entry) -> None:
         if b"\0" in name:
             raise BitsAtFault(f"The package's entry {_shown(entry)} has a NUL in its name")
         parts = name.replace(b"\\", b"/").split(b"/")
-        if not parts[0] or b".." in parts or _DRIVE.match(name):
+        first = next((part for part in parts if part not in (b"", b".")), b"")
+        if not parts[0] or b".." in parts or _DRIVE.match(first):
             raise BitsAtFault(
                 f"The package's entry {_shown(entry)} would be unpacked outside its folder"
             )

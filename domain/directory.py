@@ -39,7 +39,11 @@ class Entry(Aggregate):
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self.deleted = False
+        self.deletion: Cause | None = None  # who deleted it, and by which event
+
+    @property
+    def deleted(self) -> bool:
+        return self.deletion is not None
 
     def must_exist(self) -> None:
         """Raises the kind's refusal if it was deleted."""
@@ -64,8 +68,8 @@ def _renamed(entry: Entry, name: str) -> None:
     entry.name = name
 
 
-def _deleted(entry: Entry) -> None:
-    entry.deleted = True
+def _deleted(entry: Entry, event: RecordedEvent) -> None:
+    entry.deletion = Cause(event.actor, event.request_id, event.event_id)
 
 
 class App(Entry, created_event_name="Created"):
@@ -163,7 +167,7 @@ class App(Entry, created_event_name="Created"):
         TOPIC = "app.deleted"
 
         def apply(self, app: App) -> None:
-            _deleted(app)
+            _deleted(app, self)
 
 
 class Space(Entry, created_event_name="Created"):
@@ -234,7 +238,7 @@ class Space(Entry, created_event_name="Created"):
         TOPIC = "space.deleted"
 
         def apply(self, space: Space) -> None:
-            _deleted(space)
+            _deleted(space, self)
 
 
 class Organization(Entry, created_event_name="Created"):
@@ -291,4 +295,4 @@ class Organization(Entry, created_event_name="Created"):
         TOPIC = "organization.deleted"
 
         def apply(self, organization: Organization) -> None:
-            _deleted(organization)
+            _deleted(organization, self)

@@ -37,6 +37,11 @@ class DirectoryService:
     def space(self, guid: str) -> Space | None:
         return self._journal.find(Space, guid)
 
+    def deletion_of(self, kind: type[E], guid: str | None) -> Cause | None:
+        """Who deleted an app, space or organization, and by which event; None if nobody did."""
+        entry = None if guid is None else self._journal.find(kind, guid)
+        return None if entry is None else entry.deletion
+
     def announce_app(
         self, guid: str, name: str, space_guid: str | None, buildpack: str | None, by: Cause
     ) -> Committed[App]:
@@ -44,6 +49,8 @@ class DirectoryService:
         if space_guid is not None:
             faults += faults_of_name("Space guid", space_guid)
         faults += faults_of_buildpack(buildpack, frozenset())
+        if not faults and self.deletion_of(Space, space_guid) is not None:
+            faults.append(f"Space '{space_guid}' was deleted")
         _refuse(faults)
         return self._announce(
             App,
@@ -88,6 +95,8 @@ class DirectoryService:
         faults = faults_of_name("Space guid", guid) + faults_of_name("Name", name)
         if organization_guid is not None:
             faults += faults_of_name("Organization guid", organization_guid)
+        if not faults and self.deletion_of(Organization, organization_guid) is not None:
+            faults.append(f"Organization '{organization_guid}' was deleted")
         _refuse(faults)
         return self._announce(
             Space,

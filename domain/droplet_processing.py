@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from domain.aggregate import Cause
 from domain.droplet import BuiltDroplet, Droplet
 from domain.droplet_service import DropletService
-from domain.errors import InvalidRequest
+from domain.errors import InvalidRequest, Refusal
 from domain.journal import Committed
 from domain.package import StagedBits
 from domain.ports import BlobStore, Environments, Staging
-from domain.processing import blob_key, digests_of
+from domain.processing import digests_of, droplet_blob_key
 
 MAX_PROCESS_TYPES = 100
 MAX_COMMAND = 4096  # characters
@@ -79,9 +79,16 @@ class DropletProcessing:
             raise InvalidRequest(
                 [f"Sha1 is '{report.sha1}', and the droplet's bits have '{digests.sha1}'"]
             )
-        stored = self._blobs.store(blob_key(guid), staged)
+        key = droplet_blob_key(guid, digests.sha256)
+        stored = self._blobs.store(key, staged)
         built = BuiltDroplet(stored, digests, report.process_types, report.buildpack)
-        return self._droplets.complete(guid, built, by)
+        try:
+            return self._droplets.complete(guid, built, by)
+        except Refusal:  # another answer was first, or it was deleted meanwhile
+            droplet = self._droplets.load(guid)
+            if droplet.stored != stored or not droplet.needs_blob:
+                self._blobs.delete(key)
+            raise
 
     def release(self, uri: str) -> None:
         """Removes staged bits that were accepted, and the file that they were taken from."""
@@ -90,7 +97,7 @@ class DropletProcessing:
     def discard(self, guid: str) -> None:
         """Removes what the droplet, as the log has it, no longer needs."""
         droplet = self._droplets.load(guid)
-        if not droplet.needs_blob:
-            self._blobs.delete(blob_key(guid))
+        if droplet.stored is not None and not droplet.needs_blob:
+            self._blobs.delete(droplet.stored.key)
         if droplet.deleted:
             self._environments.forget(Droplet.ID_PREFIX + guid)

@@ -21,7 +21,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
 def blob_key(guid: str) -> str:
-    """Where a package's or droplet's blob is kept: `ab/cd/<guid>`.
+    """Where a package's blob is kept: `ab/cd/<guid>`.
 
     The two levels are from the guid's SHA-256.
 
@@ -32,10 +32,21 @@ def blob_key(guid: str) -> str:
     return f"{digest[:2]}/{digest[2:4]}/{name}"
 
 
+def droplet_blob_key(guid: str, sha256: str) -> str:
+    """Where a droplet's blob is kept: of two answers for one droplet each has its own."""
+    return blob_key(f"{guid}.{sha256[:16]}")
+
+
 def guid_of_blob(key: str) -> str | None:
-    """The guid of what a key is for; None where the key holds its hash alone."""
+    """The guid of the package that a key is for; None where the key holds its hash alone."""
     name = key.rpartition("/")[2]
     return None if name.startswith("~") else name
+
+
+def droplet_of_blob(key: str) -> str | None:
+    """The guid of the droplet that a key is for; None if it is for none."""
+    guid, dot, _ = key.rpartition("/")[2].rpartition(".")
+    return guid if dot else None
 
 
 def is_blob_key(key: str) -> bool:

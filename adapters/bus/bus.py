@@ -133,15 +133,17 @@ def publish(producer: kombu.Producer, exchange: str, routing_key: str, message: 
 
 def received(delivery: Any) -> Message:
     """What the broker has delivered."""
-    properties, headers = delivery.properties, dict(delivery.headers or {})
+    properties, headers, body = delivery.properties, dict(delivery.headers or {}), delivery.body
+    deliveries = headers.get("x-delivery-count")
     return Message(
-        id=str(properties.get("message_id")),
-        type=str(properties.get("type")),
-        body=delivery.body,
+        id=str(properties.get("message_id") or ""),
+        type=str(properties.get("type") or ""),
+        # decoded by the client library where the sender has named an encoding
+        body=body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body),
         headers=headers,
         reply_to=properties.get("reply_to"),
         correlation_id=properties.get("correlation_id"),
-        deliveries=int(headers.get("x-delivery-count", 0)),
+        deliveries=deliveries if isinstance(deliveries, int) else 0,
     )
 
 
@@ -214,6 +216,7 @@ class Consumer:
             channel,
             queues=[self._bus.queue(self._queue_name)],
             on_message=self._received.put,
+            on_decode_error=lambda delivery, error: self._received.put(delivery),
             prefetch_count=self._concurrency,
         )
         with self._bus.receiving(connection) as broker, consumer:
@@ -236,9 +239,9 @@ class Consumer:
 
     def _work(self) -> None:
         while (delivery := self._received.get()) is not None:
-            message = received(delivery)
             done = True
             try:
+                message = received(delivery)
                 self._handle(message)
             except Abandoned:
                 continue  # not acknowledged: it comes again when the connection is closed
@@ -246,6 +249,6 @@ class Consumer:
                 logger.error("a message of %s is parked: %s", self._queue_name, reason)
                 done = False
             except Exception:
-                logger.exception("message %s of %s was not handled", message.id, self._queue_name)
+                logger.exception("a message of %s was not handled", self._queue_name)
             self._handled.put((delivery, done))
             self._bus.wake()

@@ -43,7 +43,7 @@ logger = logging.getLogger("packtrail.commands")
 R = TypeVar("R")
 
 MAX_TRIES = 5  # of a command that fails by a defect
-MAX_DELIVERIES = 20  # of a command that nobody has answered: its handler may have died of it
+MAX_DELIVERIES = 10  # of a command that nobody has answered: its handler may have died of it
 MAX_BODY = 64 * 1024  # bytes
 MAX_WAIT = 10.0  # seconds between tries while something is away
 
@@ -148,6 +148,7 @@ class CommandHandler:
             answer = answer_to(error)
             self._count(kind, "refused")
             if answer.status >= 500:
+                answer = UNKNOWN_ERROR
                 logger.exception("command %s failed, and is parked", command.id)
                 self._persist(lambda: self._bus.park(message))
             else:
@@ -185,6 +186,7 @@ class CommandHandler:
                 return _accepted(command, outcome.aggregate.guid, outcome.position)
         if (done.type, done.actor) != (command.type, caller.guid):
             raise CommandIdReused(command.id)
+        self._claims.settle(done.result)
         return _accepted(command, done.result, self._store.journal.head())
 
     def _execute(
@@ -312,7 +314,7 @@ class CommandHandler:
             identifier,
             kind,
             orjson.dumps(body),
-            correlation_id=message.correlation_id or command_id or message.id,
+            correlation_id=message.correlation_id or command_id or message.id or None,
         )
         self._persist(lambda: self._bus.send(queue, reply))
 

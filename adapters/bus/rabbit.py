@@ -17,6 +17,7 @@ from typing import Any
 
 import amqp
 import kombu
+from kombu.transport import pyamqp
 
 from adapters.bus.bus import BINDINGS, COMMANDS, EVENTS, Broker, BrokerAway, publish
 from adapters.bus.messages import Message
@@ -80,6 +81,26 @@ def delay_queue(delay: float) -> kombu.Queue:
     )
 
 
+class _Message(pyamqp.Message):
+    """A message whose body is as it was sent: who sends it does not tell us to unpack it."""
+
+    def __init__(self, msg: Any, channel: Any = None, **kwargs: Any) -> None:
+        (msg.properties.get("application_headers") or {}).pop("compression", None)
+        super().__init__(msg, channel, **kwargs)
+
+
+class _Channel(pyamqp.Channel):
+    Message = _Message
+
+
+class _Connection(pyamqp.Connection):
+    Channel = _Channel
+
+
+class _Transport(pyamqp.Transport):
+    Connection = _Connection
+
+
 class RabbitBus:
     """A `Bus` (see `adapters.bus.bus`) for processes on several machines. Connects when needed."""
 
@@ -100,6 +121,7 @@ class RabbitBus:
                 "client_properties": {"connection_name": "packtrail"},
             },
         )
+        connection.transport_cls = _Transport
         with errors_as_away():
             connection.connect()
         return connection

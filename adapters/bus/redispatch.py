@@ -55,6 +55,7 @@ class Redispatcher:
         self._queues_are_new = queues_are_new
         self._clock = clock
         self._plans: dict[UnfinishedWork, _Plan] = {}
+        self._lost: set[UnfinishedWork] = set()  # droplets that were begun before the start
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="redispatch", daemon=True)
 
@@ -73,21 +74,30 @@ class Redispatcher:
         plans: dict[UnfinishedWork, _Plan] = {}
         handed_out = 0
         busy: dict[Step, bool] = {}
-        # what a builder has begun is its own to finish, unless it was lost with the queues
-        for work in self._work.unfinished() + self._droplets.to_hand_out(begun_too=first):
+        for work in self._work.unfinished() + self._droplets_to_hand_out(first):
             plan = self._plans.get(work) or _Plan(
-                now, now if first else now + FIRST_WAIT, FIRST_WAIT
+                now, now if first or work in self._lost else now + FIRST_WAIT, FIRST_WAIT
             )
             if plan.due <= now:
                 if work.step not in busy:
                     busy[work.step] = self._bus.waiting(QUEUES[work.step]) > 0
                 if not busy[work.step] or now - plan.since >= PATIENCE:
                     self._hand_out(work)
+                    self._lost.discard(work)
                     handed_out += 1
                     plan = _Plan(now, now + plan.wait, min(plan.wait * 2, MAX_WAIT))
             plans[work] = plan
         self._plans = plans
         return handed_out
+
+    def _droplets_to_hand_out(self, first: bool) -> list[UnfinishedWork]:
+        """What no builder has begun; what one has is its own, unless it was lost with the queue."""
+        begun_too = self._droplets.to_hand_out(begun_too=True) if first or self._lost else []
+        pending = self._droplets.to_hand_out(begun_too=False)
+        if first:
+            self._lost = set(begun_too).difference(pending)
+        wanted = {*pending, *(work for work in begun_too if work in self._lost)}
+        return sorted(wanted, key=lambda work: work.position)
 
     def _hand_out(self, work: UnfinishedWork) -> None:
         asked = self._log.read(work.position - 1, 1)[0]

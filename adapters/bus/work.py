@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from eventsourcing.persistence import DatabaseError, InterfaceError, OperationalError
+from sqlalchemy import exc
 
 from adapters.bus.bus import HASHING, STAGING, STORAGE, Bus, Consumer, Unreadable
 from adapters.bus.messages import Heard, Message
@@ -52,6 +53,8 @@ class Failure(Enum):
 def classify(error: Exception) -> Failure:
     """Whether an error says that something is away, or that we are wrong."""
     if isinstance(error, OSError | MemoryError | OperationalError | InterfaceError):
+        return Failure.ENVIRONMENT
+    if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError):
         return Failure.ENVIRONMENT
     if isinstance(error, NewerData):
         return Failure.ENVIRONMENT  # until we are upgraded, or a program that is gets it

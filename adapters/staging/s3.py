@@ -83,7 +83,9 @@ class S3Staging:
             return self._put(found.descriptor, 0, found.size, guid, file_name)
         name = new_name(guid)
         try:
-            self._bucket.copy(found.key, f"{PREFIX}/{name}")
+            self._bucket.copy(
+                found.key, f"{PREFIX}/{name}", attributes_of(file_name or f"{guid}.zip")
+            )
             with self._bucket.open(f"{PREFIX}/{name}") as bits:
                 size = bits.size
         except FileNotFoundError:
@@ -145,13 +147,18 @@ class S3Staging:
         self._bucket.put(
             f"{PREFIX}/{name}",
             _pieces(descriptor, offset, length),
-            {
-                # signed links can't carry it: it is kept with the object, and copied with it
-                "Content-Disposition": attachment(file_name or f"{guid}.zip"),
-                "Content-Type": "application/zip",
-            },
+            attributes_of(file_name or f"{guid}.zip"),
         )
         return StagedBits(f"{SCHEME}:{name}", 0, length)
+
+
+def attributes_of(file_name: str) -> dict[str, str]:
+    """What an object is kept with, since signed links can't carry it; copies keep it, too."""
+    is_tar = file_name.endswith((".tgz", ".tar.gz"))
+    return {
+        "Content-Disposition": attachment(file_name),
+        "Content-Type": "application/gzip" if is_tar else "application/zip",
+    }
 
 
 def _pieces(descriptor: int, offset: int, length: int) -> Iterator[bytes]:

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import orjson
 import pytest
-from eventsourcing.persistence import StoredEvent
+from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 
 from adapters.blob_store.local import LocalBlobs
+from adapters.bus.bus import Bus
 from adapters.bus.commands import CommandHandler
 from adapters.bus.memory import MemoryBus
 from adapters.bus.messages import Message, message_of
@@ -71,7 +72,8 @@ class Troubles:
 
     @classmethod
     def of(cls, store: Store, patch: pytest.MonkeyPatch) -> Troubles:
-        troubles, insert = cls(), store.recorder.insert_events
+        troubles, recorder = cls(), cast(ApplicationRecorder, store.recorder)
+        insert = recorder.insert_events
 
         def insert_events(events: Sequence[StoredEvent], **options: Any) -> Sequence[int] | None:
             troubles.tries += 1
@@ -224,7 +226,7 @@ def new_handler(
     store: LocalStore,
     staging: LocalStaging,
     blobs: LocalBlobs,
-    bus: RememberingBus,
+    bus: Bus,
     enabled: bool = True,
 ) -> CommandHandler:
     metrics = Metrics()
