@@ -34,7 +34,7 @@ from entrypoints.metrics import serve_metrics
 from entrypoints.prefork import listen_on, run_children, stop_with_parent
 from entrypoints.process import Process
 from entrypoints.settings import SettingError, Settings
-from entrypoints.tools import print_contract, print_token
+from entrypoints.tools import migrate, print_contract, print_token, replay
 from entrypoints.wiring import Wiring
 
 logger = logging.getLogger("packtrail.serve")
@@ -169,18 +169,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     token.set_defaults(run=print_token)
 
-    replay = commands.add_parser(
+    replaying = commands.add_parser(
         "replay",
         help="drop read models and build them again from the log",
         description="Drops read models and builds them again from the log, in one "
         "transaction: readers see the old rows until the new ones are there. A service that "
         "runs meanwhile answers reads; its writes wait, and are refused (503) if it takes long.",
     )
-    _add_data_dir(replay)
-    replay.add_argument(
-        "projection", nargs="*", help="packages, work; all of them if none is named"
+    _add_data_dir(replaying)
+    replaying.add_argument(
+        "projection",
+        nargs="*",
+        help="packages, work, droplets, directory; all of them if none is named",
     )
-    replay.set_defaults(run=replay)
+    replaying.set_defaults(run=replay)
     return parser
 
 
@@ -210,11 +212,11 @@ def _add_processes(commands: Any) -> None:
     relay.set_defaults(run=_run_part, make=lambda wiring, options: wiring.relay())
     projector = commands.add_parser("projector", help="run the projector; a second one stands by")
     projector.set_defaults(run=_run_part, make=lambda wiring, options: wiring.projector())
-    migrate = commands.add_parser(
+    migrating = commands.add_parser(
         "migrate", help="make the database's schema, or bring it up to date"
     )
-    migrate.set_defaults(run=migrate)
-    for parser in (api, worker, builder, relay, projector, migrate):
+    migrating.set_defaults(run=migrate)
+    for parser in (api, worker, builder, relay, projector, migrating):
         _add_data_dir(parser)
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from enum import Enum
 from typing import Any, Protocol
 
 import kombu
@@ -131,6 +132,14 @@ def publish(producer: kombu.Producer, exchange: str, routing_key: str, message: 
     )
 
 
+class Done(Enum):
+    """What becomes of a message that a handler is through with."""
+
+    ACKNOWLEDGE = "acknowledge"
+    REJECT = "reject"
+    LEAVE = "leave"  # it comes again when the channel is closed
+
+
 def received(delivery: Any) -> Message:
     """What the broker has delivered."""
     properties, headers, body = delivery.properties, dict(delivery.headers or {}), delivery.body
@@ -162,7 +171,9 @@ class Consumer:
         self._concurrency = concurrency
         self._received: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._handled: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._in_hand = 0  # received, and not yet looked at again by the receiving thread
         self._stopping = threading.Event()
+        self._deadline = 0.0
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -181,7 +192,7 @@ class Consumer:
 
         What is not finished was not acknowledged either: the log knows it is to be done.
         """
-        deadline = time.monotonic() + timeout
+        self._deadline = deadline = time.monotonic() + timeout
         self._stopping.set()
         self._bus.wake()
         receiver, *workers = self._threads
@@ -212,43 +223,58 @@ class Consumer:
                 failures = 0
 
     def _consume(self, connection: kombu.Connection, channel: Any) -> None:
+        self._in_hand = 0
         consumer = kombu.Consumer(
             channel,
             queues=[self._bus.queue(self._queue_name)],
-            on_message=self._received.put,
-            on_decode_error=lambda delivery, error: self._received.put(delivery),
+            on_message=self._take,
+            on_decode_error=lambda delivery, error: self._take(delivery),
             prefetch_count=self._concurrency,
         )
-        with self._bus.receiving(connection) as broker, consumer:
+        with self._bus.receiving(connection) as broker:
+            # It is not cancelled, but ends with the channel: what was not acknowledged is then
+            # back in the queue before another consumer gets what was behind it.
+            consumer.consume()
             while not self._stopping.is_set():
                 broker.wait(1.0)
                 self._acknowledge(channel)
+            while self._in_hand and (left := self._deadline - time.monotonic()) > 0:
+                self._acknowledge(channel, left)  # nothing more is taken meanwhile
 
-    def _acknowledge(self, channel: Any) -> None:
+    def _take(self, delivery: Any) -> None:
+        self._in_hand += 1
+        self._received.put(delivery)
+
+    def _acknowledge(self, channel: Any, patience: float = 0.0) -> None:
+        """Tells the broker of what was handled; waits up to `patience` seconds for the first."""
         while True:
             try:
-                delivery, done = self._handled.get_nowait()
+                delivery, done = self._handled.get(patience > 0, patience or None)
             except queue.Empty:
                 return
+            patience = 0.0
             if delivery.channel is not channel:
                 continue  # of a connection that broke: it will be delivered again
-            if done:
+            self._in_hand -= 1
+            if done is Done.ACKNOWLEDGE:
                 delivery.ack()
-            else:
+            elif done is Done.REJECT:
                 delivery.reject()
 
     def _work(self) -> None:
         while (delivery := self._received.get()) is not None:
-            done = True
-            try:
-                message = received(delivery)
-                self._handle(message)
-            except Abandoned:
-                continue  # not acknowledged: it comes again when the connection is closed
-            except Unreadable as reason:
-                logger.error("a message of %s is parked: %s", self._queue_name, reason)
-                done = False
-            except Exception:
-                logger.exception("a message of %s was not handled", self._queue_name)
-            self._handled.put((delivery, done))
+            self._handled.put((delivery, self._handled_as(delivery)))
             self._bus.wake()
+
+    def _handled_as(self, delivery: Any) -> Done:
+        """Has a message handled; what is to become of it."""
+        try:
+            self._handle(received(delivery))
+        except Abandoned:
+            return Done.LEAVE
+        except Unreadable as reason:
+            logger.error("a message of %s is parked: %s", self._queue_name, reason)
+            return Done.REJECT
+        except Exception:
+            logger.exception("a message of %s was not handled", self._queue_name)
+        return Done.ACKNOWLEDGE

@@ -31,6 +31,7 @@ READ_MODELS = (
     "packages", "unfinished_packages", "dead_letters", "droplets", "apps", "spaces",
     "organizations", "projection_positions",
 )  # fmt: skip
+FEW = {"PACKTRAIL_KEPT_PACKAGES": "5"}
 SITE = zip_of({"index.html": b"<h1>hello</h1>", "style.css": b"h1 { color: green }"})
 
 
@@ -65,7 +66,7 @@ class Running:
 
 @contextlib.contextmanager
 def embedded(folder: Path) -> Iterator[Running]:
-    with Service(folder) as service:
+    with Service(folder, FEW) as service:
         database = service.data_dir / "packtrail.db"
 
         def ask(*statements: str) -> int:
@@ -91,7 +92,7 @@ def embedded(folder: Path) -> Iterator[Running]:
 
 @contextlib.contextmanager
 def clustered(folder: Path, url: str, broker: str) -> Iterator[Running]:
-    with Cluster(folder, url, broker) as cluster:
+    with Cluster(folder, url, broker, FEW) as cluster:
         parts = ("api-1", "worker-1", "relay-1", "projector-1")
 
         def start() -> None:
@@ -228,7 +229,7 @@ def test_read_models_built_anew_are_not_published(
 @pytest.mark.timeout(300)
 def test_an_app_with_a_thousand_packages_is_deleted(tmp_path: Path) -> None:
     """No blob, no row that shows, and a log that tells who did it."""
-    service = Service(tmp_path, {"PACKTRAIL_KEPT_PACKAGES": "all", "PACKTRAIL_APPS": "open"})
+    service = Service(tmp_path, {"PACKTRAIL_APPS": "open"})
     with service:
         local = threading.local()
 

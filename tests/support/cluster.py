@@ -38,6 +38,7 @@ class Cluster:
             "PACKTRAIL_EVENT_STORE": event_store,
             "PACKTRAIL_BROKER": broker,
             "PACKTRAIL_JWT_SECRET": SECRET,
+            "PACKTRAIL_KEPT_PACKAGES": "all",
             **(settings or {}),
         }
         self._ports: dict[str, int] = {}

@@ -74,6 +74,7 @@ class Service:
             "PACKTRAIL_DATA_DIR": str(self.data_dir),
             "PACKTRAIL_LISTEN": f"127.0.0.1:{self._port}",
             "PACKTRAIL_JWT_SECRET": SECRET,
+            "PACKTRAIL_KEPT_PACKAGES": "all",
             **self._settings,
         }
 
