@@ -315,6 +315,7 @@ def _run(settings: Settings, process: Process, told: str = "", first_steps: bool
         print(told, flush=True)
         stopping.wait()
     else:
+        server.open()
         address = f"http://{settings.listen.url_host}:{server.port}"
         print(f"Packtrail listens on {address}, its data is in {settings.data_dir}", flush=True)
         if first_steps:

@@ -53,6 +53,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._drain_timeout: float | None = None
         self._ending = threading.RLock()  # a signal handler may interrupt whoever has it
         self._ended = False
+        self._opened = False
         shared: dict[str, Any] = {}
         if listening is not None:
             info = (listening.family, listening.type, listening.proto, listening.getsockname())
@@ -66,9 +67,15 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     def port(self) -> int:
         return int(self.effective_port)
 
+    def open(self) -> None:
+        """From here on a client can connect; it is answered once `run` runs."""
+        self.accept_connections()
+        self._opened = True
+
     def run(self) -> None:
         """Serves until `drain` was called and everything is done, or its time is over."""
-        self.accept_connections()
+        if not self._opened:
+            self.open()
         self._watch_for(self.trigger)
         while not self._finished():
             self._turn()
