@@ -12,7 +12,7 @@ install: $(VENV)/installed  ## make .venv, with the packtrail command in it
 install-dev: $(VENV)/installed-dev
 
 test: install-dev  ## run the tests (with CI=true the slow ones, too)
-	$(BIN)/python -m pytest $(if $(CI),,-m "not slow")
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(if $(CI),,-m "not slow")
 
 lint: install-dev  ## check style, types and who imports whom
 	$(BIN)/ruff check .

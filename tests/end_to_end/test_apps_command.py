@@ -27,9 +27,19 @@ DIRECTORY: dict[str, Any] = {
 }  # fmt: skip
 
 
+REGISTERED = {"PACKTRAIL_APPS": "registered"}
+
+
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    with Service(tmp_path, {"PACKTRAIL_APPS": "registered"}) as service:
+    with Service(tmp_path, REGISTERED) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that nothing is imported into."""
+    with Service(tmp_path_factory.mktemp("untouched"), REGISTERED) as service:
         yield service
 
 
@@ -99,20 +109,20 @@ def test_an_import_may_be_repeated(service: Service) -> None:
         ),
     ],
 )
-def test_a_wrong_file_is_refused_whole(service: Service, file: Any, faults: list[str]) -> None:
+def test_a_wrong_file_is_refused_whole(untouched: Service, file: Any, faults: list[str]) -> None:
     """All that is wrong is told, and nothing is taken in."""
     if isinstance(file, dict) and isinstance(file.get("apps"), list):
         file = {**file, "apps": [*file["apps"], *DIRECTORY["apps"]]}
-    done = apps(service, "import", "-", file=file)
+    done = apps(untouched, "import", "-", file=file)
     assert done.returncode == 1
     for fault in faults:
         assert fault in done.stderr
-    assert service.client().http.get("/v3/apps/app-1").status_code == 404
+    assert untouched.client().http.get("/v3/apps/app-1").status_code == 404
 
 
-def test_a_file_that_is_not_there_is_told(service: Service, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_told(untouched: Service, tmp_path: Path) -> None:
     """In one line."""
-    done = apps(service, "import", str(tmp_path / "nowhere.json"))
+    done = apps(untouched, "import", str(tmp_path / "nowhere.json"))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "nowhere.json" in done.stderr

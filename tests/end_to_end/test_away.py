@@ -90,7 +90,7 @@ def created(client: Client) -> str | None:
     return response.json()["guid"] if response.status_code == 201 else None
 
 
-@pytest.mark.parametrize("folder", ["staging", "blobs"])
+@pytest.mark.parametrize("folder", ["staging", pytest.param("blobs", marks=pytest.mark.slow)])
 def test_a_folder_that_is_away_is_waited_for(own_service: Service, folder: str) -> None:
     """The package becomes READY when it is back; it is not FAILED for what was down."""
     with own_service as service:
@@ -113,7 +113,7 @@ def test_a_folder_that_is_away_is_waited_for(own_service: Service, folder: str) 
         assert client.settled(guid, within=40)["hash"]["value"] == sha1(BITS)
 
 
-@pytest.mark.parametrize("table", ["packages", "unfinished_packages", "dead_letters"])
+@pytest.mark.parametrize("table", ["packages", "unfinished_packages", "droplets"])
 def test_a_table_that_is_gone_is_built_anew(own_service: Service, table: str) -> None:
     """A start rebuilds the read model before anything is swept: nobody loses bits."""
     with own_service as service:

@@ -198,6 +198,7 @@ def test_a_stranger_does_it_all_by_message(cluster: Cluster, rabbit: RabbitServe
         assert claims not in text and signature not in text, name
 
 
+@pytest.mark.slow
 def test_a_commands_worker_that_dies_loses_no_command(
     cluster: Cluster, rabbit: RabbitServer
 ) -> None:

@@ -38,6 +38,7 @@ def test_an_upload_that_was_answered_becomes_ready_after_a_kill(own_service: Ser
         eventually(lambda: service.staged_files() == [])
 
 
+@pytest.mark.slow
 def test_uploads_survive_a_server_that_dies_every_second(own_service: Service) -> None:
     """4 clients push while the server is killed again and again: no answered upload is lost."""
     uploads_each, kills_wanted = 8, 5

@@ -57,6 +57,7 @@ def test_a_dead_letter_is_listed_shown_and_resumed(defect: tuple[Service, str, P
     assert dead(service, "list").stdout == ""
 
 
+@pytest.mark.slow
 def test_a_dead_letter_is_dropped(defect: tuple[Service, str, Path]) -> None:
     """The package is gone, and what is no dead letter is refused, with exit code 1."""
     service, guid, _ = defect

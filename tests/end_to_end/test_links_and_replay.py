@@ -192,6 +192,7 @@ def states(running: Running) -> list[str]:
     return [p["state"] for p in running.client.get("/v3/packages").json()["resources"]]
 
 
+@pytest.mark.slow
 def test_read_models_built_anew_are_not_published(
     tmp_path: Path, postgres: PostgresServer, rabbit: RabbitServer
 ) -> None:

@@ -7,6 +7,8 @@ import io
 import zipfile
 from collections.abc import Iterator
 
+import pytest
+
 from tests.support.memory import MIB, anonymous_memory
 from tests.support.service import Service, bearer
 
@@ -40,6 +42,7 @@ def multipart(size: int) -> Iterator[bytes]:
     yield b"\r\n--edge--\r\n"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_package(own_service: Service) -> None:
     """A large upload, its storing, hashing and download move RssAnon by less than 64 MiB."""
     with own_service as service:

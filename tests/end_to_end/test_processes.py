@@ -102,6 +102,7 @@ def test_several_api_processes_share_a_port(
         eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
+@pytest.mark.slow
 def test_machines_that_share_a_bucket(
     tmp_path: Path, postgres: PostgresServer, rabbit: RabbitServer, s3: S3Server
 ) -> None:

@@ -52,6 +52,7 @@ def collector() -> Iterator[Collector]:
     collector.server_close()
 
 
+@pytest.mark.slow
 def test_one_upload_is_one_trace(tmp_path: Path, collector: Collector) -> None:
     """Its id is the UUID in the request id: every log line leads to it."""
     settings = {
