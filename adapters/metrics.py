@@ -7,7 +7,7 @@ the folder that `PROMETHEUS_MULTIPROC_DIR` names).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -19,6 +19,7 @@ from sqlalchemy.pool import QueuePool
 
 from adapters.follower import KeptPosition
 from domain.ports import EventLog
+from projections.droplets import DropletReadModel
 from projections.positions import standings
 from projections.unfinished import dead_letters, unfinished
 
@@ -82,13 +83,14 @@ class Standings(Collector):
         self,
         log: EventLog,
         reader: Engine,
-        relay: KeptPosition,
+        followers: Sequence[KeptPosition],
         pools: Mapping[str, QueuePool],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._log = log
         self._reader = reader
-        self._relay = relay
+        self._droplets = DropletReadModel(reader)
+        self._followers = followers
         self._pools = pools
         self._now = now
 
@@ -118,7 +120,11 @@ class Standings(Collector):
 
     def _of_database(self) -> Iterable[Metric]:
         head = self._log.head()
-        positions = {"relay": self._relay.load().position}
+        positions = {
+            # the relay was the first, and keeps its position under another name
+            "relay" if kept.name == "events" else kept.name: kept.load().position
+            for kept in self._followers
+        }
         with self._reader.connect() as connection:
             for name, standing in standings(connection).items():
                 positions[f"projection {name}"] = standing.at.position
@@ -144,6 +150,16 @@ class Standings(Collector):
             "For how long the oldest unfinished package has waited for its step.", age,
         )  # fmt: skip
         yield _gauge("packtrail_dead_letters", "Packages given up by a defect of ours.", dead)
+        waiting = self._droplets.waiting()
+        yield _gauge(
+            "packtrail_waiting_droplets", "Droplets that wait for a builder.", len(waiting)
+        )
+        since = waiting[0].since if waiting else self._now()
+        yield _gauge(
+            "packtrail_oldest_waiting_droplet_seconds",
+            "For how long the oldest of them has waited.",
+            (self._now() - since).total_seconds() if waiting else 0,
+        )
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -65,6 +65,7 @@ from projections.progress import Progress, StoredProgress
 from projections.unfinished import Step, WorkReadModel
 
 HTTP_THREADS = 8
+POLICIES = "policies"  # the name under which their position is kept
 REQUEST_CONNECTIONS = HTTP_THREADS
 WORK_CONNECTIONS = 12
 
@@ -117,6 +118,7 @@ class Wiring:
         self._closers: list[Callable[[], None]] = []
         self._staging, self._blobs = _bits_stores(settings)
         self._relay_failed: Callable[[], bool] = lambda: False
+        self._policies_failed: Callable[[], bool] = lambda: False
         self._relays_here = False
         self._listener: Listener | None = None
         rules = rules_of(settings)
@@ -144,7 +146,7 @@ class Wiring:
             Standings(
                 self._requests.log,
                 self._requests.reader,
-                KeptPosition(self._requests.writer),
+                [KeptPosition(self._requests.writer, name=n) for n in ("events", POLICIES)],
                 self._pools(),
             )
         )
@@ -298,14 +300,16 @@ class Wiring:
         settings, store = self._settings, self._work
 
         def make() -> Part:
-            return Policies(
-                store.log, KeptPosition(store.writer, store.writing, "policies"),
+            policies = Policies(
+                store.log, KeptPosition(store.writer, store.writing, POLICIES),
                 self._progress(store), PackageReadModel(store.reader),
                 DropletReadModel(store.reader), DirectoryReadModel(store.reader), store.services,
                 PolicyRules(
                     settings.kept_packages, settings.kept_droplets, settings.staging_timeout
                 ),
             )  # fmt: skip
+            self._policies_failed = lambda: policies.failed
+            return policies
 
         if self._projector is not None:
             return [make()]
@@ -370,6 +374,14 @@ class Wiring:
             if self._relay_failed():
                 raise ConnectionError("the last events could not be published")
 
+        def policies() -> None:
+            if self._policies_failed():
+                raise RuntimeError("what follows from the last events could not be done")
+
+        here = {
+            "broker": ReadyPart(broker, essential=False),
+            "policies": ReadyPart(policies, essential=False),
+        }
         return {
             "event_store": ReadyPart(event_store, essential=True),
             "read_models": ReadyPart(freshness.require, essential=True),
@@ -377,4 +389,5 @@ class Wiring:
                 self._staging.check, essential=isinstance(self._staging, LocalStaging)
             ),
             "blob_store": ReadyPart(self._blobs.check, essential=False),
-        } | ({"broker": ReadyPart(broker, essential=False)} if self._relays_here else {})
+            **(here if self._relays_here else {}),
+        }

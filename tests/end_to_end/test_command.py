@@ -184,7 +184,7 @@ def test_health_says_what_there_is(service: Service) -> None:
     ready = httpx.get(f"{service.url}/readyz")
     assert ready.status_code == 200
     assert set(ready.json()["parts"]) == {
-        "event_store", "read_models", "staging", "blob_store", "broker",
+        "event_store", "read_models", "staging", "blob_store", "broker", "policies",
     }  # fmt: skip
     assert httpx.get(f"{service.url}/").json()["links"]["packages"] == {"href": "/v3/packages"}
 
@@ -227,6 +227,9 @@ def test_prometheus_is_told(own_service: Service) -> None:
         assert found[("packtrail_unfinished_packages",)] == 0
         assert found[("packtrail_oldest_unfinished_seconds",)] == 0
         assert found[("packtrail_dead_letters",)] == 0
+        assert found[("packtrail_waiting_droplets",)] == 0
+        assert found[("packtrail_oldest_waiting_droplet_seconds",)] == 0
+        eventually(lambda: metrics_at(f"{service.url}/metrics")[("packtrail_lag", "policies")] == 0)
         assert found[("packtrail_database_up",)] == 1
         (service.data_dir / "blobs").rename(service.data_dir / "away")
         assert client.upload(client.create(), bits).status_code == 200
