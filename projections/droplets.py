@@ -26,7 +26,7 @@ from domain.droplet import Droplet, DropletState, procfile_of
 from domain.ports import LoggedEvent
 from projections.positions import metadata
 from projections.representation import DropletView
-from projections.rows import LOOKUP, KeyedTable, Rows, microseconds, moment_of, row_of
+from projections.rows import KeyedTable, Rows, microseconds, moment_of, row_of, texts_found
 from projections.unfinished import Step, UnfinishedWork
 
 droplets = Table(
@@ -223,37 +223,17 @@ class DropletReadModel:
 
     def packages_being_staged(self, guids: Sequence[str]) -> set[str]:
         """Which of these packages a droplet is being made of."""
-        found: set[str] = set()
-        with self._engine.connect() as connection:
-            for start in range(0, len(guids), LOOKUP):
-                query = select(droplets.c.package_guid).where(
-                    droplets.c.package_guid.in_(guids[start : start + LOOKUP]),
-                    droplets.c.state.in_(_WAITING),
-                )
-                found.update(connection.scalars(query))
-        return found
+        waiting = select(droplets.c.package_guid).where(droplets.c.state.in_(_WAITING))
+        return texts_found(self._engine, waiting, droplets.c.package_guid, guids)
 
     def blobs_named(self, keys: Iterable[str]) -> set[str]:
         """Which of the keys a droplet names."""
-        wanted = list(keys)
-        named: set[str] = set()
-        with self._engine.connect() as connection:
-            for start in range(0, len(wanted), LOOKUP):
-                some = wanted[start : start + LOOKUP]
-                query = select(droplets.c.blob_key).where(droplets.c.blob_key.in_(some))
-                named.update(connection.scalars(query))
-        return named
+        blobs = select(droplets.c.blob_key)
+        return texts_found(self._engine, blobs, droplets.c.blob_key, keys)
 
     def guids(self, guids: Iterable[str]) -> set[str]:
         """Which of these droplets there are."""
-        wanted = list(guids)
-        known: set[str] = set()
-        with self._engine.connect() as connection:
-            for start in range(0, len(wanted), LOOKUP):
-                some = wanted[start : start + LOOKUP]
-                query = select(droplets.c.guid).where(droplets.c.guid.in_(some))
-                known.update(connection.scalars(query))
-        return known
+        return texts_found(self._engine, select(droplets.c.guid), droplets.c.guid, guids)
 
 
 def _askable(values: Sequence[str]) -> list[str]:

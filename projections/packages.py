@@ -24,7 +24,7 @@ from domain.package import Package, PackageState, PackageType
 from domain.ports import LoggedEvent
 from projections.positions import metadata
 from projections.representation import PackageView
-from projections.rows import LOOKUP, KeyedTable, Rows, microseconds, moment_of, row_of
+from projections.rows import KeyedTable, Rows, microseconds, moment_of, row_of, texts_found
 
 packages = Table(
     "packages",
@@ -185,26 +185,15 @@ class PackageReadModel:
 
     def being_copied(self, guids: Sequence[str]) -> set[str]:
         """Which of these packages are the source of a copy that is not ready yet."""
-        found: set[str] = set()
-        with self._engine.connect() as connection:
-            for start in range(0, len(guids), LOOKUP):
-                query = select(packages.c.source_guid).where(
-                    packages.c.source_guid.in_(guids[start : start + LOOKUP]),
-                    packages.c.state == PackageState.COPYING.value,
-                )
-                found.update(connection.scalars(query))
-        return found
+        copying = select(packages.c.source_guid).where(
+            packages.c.state == PackageState.COPYING.value
+        )
+        return texts_found(self._engine, copying, packages.c.source_guid, guids)
 
     def blobs_named(self, keys: Iterable[str]) -> set[str]:
         """Which of the keys a package names."""
-        wanted = list(keys)
-        named: set[str] = set()
-        with self._engine.connect() as connection:
-            for start in range(0, len(wanted), LOOKUP):
-                some = wanted[start : start + LOOKUP]
-                query = select(packages.c.blob_key).where(packages.c.blob_key.in_(some))
-                named.update(connection.scalars(query))
-        return named
+        blobs = select(packages.c.blob_key)
+        return texts_found(self._engine, blobs, packages.c.blob_key, keys)
 
 
 _BY_GUID = select(packages).where(packages.c.guid == bind("guid"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy import Column, Connection, Engine, Select, Table, delete, insert, select, update
 from sqlalchemy import bindparam as bind
 
 from domain.ports import LoggedEvent
@@ -75,6 +75,19 @@ def storable(row: dict[str, Any]) -> None:
     for name, value in row.items():
         if isinstance(value, str) and "\0" in value:
             row[name] = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def texts_found(
+    engine: Engine, query: Select[tuple[str]], column: Column[Any], values: Iterable[str]
+) -> set[str]:
+    """What a query finds where a column has one of these values, of which there may be many."""
+    wanted = list(values)
+    found: set[str] = set()
+    with engine.connect() as connection:
+        for start in range(0, len(wanted), LOOKUP):
+            some = wanted[start : start + LOOKUP]
+            found.update(connection.scalars(query.where(column.in_(some))))
+    return found
 
 
 def row_of(rows: Rows, logged: LoggedEvent) -> dict[str, Any]:
