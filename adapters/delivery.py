@@ -35,6 +35,9 @@ class FolderDelivery:
         sync_folder(self._folder)
         return {"bits_path": str(target.resolve())}
 
+    def withdraw(self, guid: str) -> None:
+        (self._folder / f"{PREFIX}{guid}.tgz").unlink(missing_ok=True)
+
     def _remove_stale(self) -> None:
         before = time.time() - STALE
         for path in self._folder.glob(f"{PREFIX}*"):
@@ -52,7 +55,16 @@ class BucketDelivery:
         name = f"{PREFIX}{guid}.tgz"
         key = f"{UPLOADS}/{name}"
         self._bucket.put(key, _pieces(droplet), attributes_of(f"{guid}.tgz"))
+        self._remove_stale()
         return {"bits_url": self._bucket.url_of(key)}
+
+    def withdraw(self, guid: str) -> None:
+        self._bucket.delete(f"{UPLOADS}/{PREFIX}{guid}.tgz")
+
+    def _remove_stale(self) -> None:
+        for name in self._bucket.list(UPLOADS, time.time() - STALE):
+            if name.startswith(PREFIX):
+                self._bucket.delete(f"{UPLOADS}/{name}")
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 from obstore.store import S3Store
 
 from adapters.breaker import Breaker
@@ -33,6 +33,13 @@ CHECK_SECONDS = 1.5
 MAX_SERVER_COPY = 5 * 1024**3  # bytes that S3 copies in one request
 
 
+MAX_KEY = 1024  # bytes of an object's whole name, by S3
+
+
+class ObjectDenied(StoreAway):
+    """The object store does not let us at an object, or does not tell that it is not there."""
+
+
 class ObjectStoreAway(StoreAway):
     """The object store can't be reached, or does not do what it is asked for."""
 
@@ -42,6 +49,8 @@ def errors_as_away() -> Iterator[None]:
     """Whatever the store fails with, but for what is not there, is told as `ObjectStoreAway`."""
     try:
         yield
+    except PermissionDeniedError as error:
+        raise ObjectDenied(str(error).partition("\n")[0][:200]) from error
     except BaseError as error:
         first_line = str(error).partition("\n")[0][:200]
         raise ObjectStoreAway(f"{type(error).__name__}: {first_line}") from error
@@ -84,7 +93,9 @@ class Bucket:
         key = url.removeprefix(self.url_of(""))
         if key == url or not re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*", key):
             return None
-        return None if ".." in key.split("/") or "." in key.split("/") else key
+        if len(url.removeprefix("s3://")) > MAX_KEY or {".", ".."} & set(key.split("/")):
+            return None
+        return key
 
     def claim(self, identity: str) -> None:
         """Marks the prefix, or finds it marked, as the log's of that identity.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import uuid4
 
 from adapters.follower import Follower, KeptPosition
@@ -74,10 +75,10 @@ class Policies(Follower):
         self._rules = rules
         self._clock = clock
         self._looked_at = 0.0
+        self._started_at = clock()
 
     def _handle(self, events: Sequence[LoggedEvent]) -> None:
-        if not self._progress.wait_for(events[-1].position, CATCH_UP):
-            raise NotLevel(f"the read models are not at position {events[-1].position} yet")
+        self._require_level(events[-1].position)
         directory = self._services.directory
         grown: dict[str, RecordedEvent] = {}  # apps that may have too much now, and why
         for logged in events:
@@ -114,6 +115,8 @@ class Policies(Follower):
                 case Droplet.Staged() | Droplet.StagingFailed() | Droplet.Deleted():
                     app_guid = self._services.droplets.load(event.guid).app_guid
                     grown[app_guid] = event
+                    if isinstance(event, Droplet.Deleted):  # also where storage has died of it
+                        self._services.environments.forget(Droplet.ID_PREFIX + event.guid)
                 case App.CurrentDropletAssigned():
                     grown[event.guid] = event  # the one before is free
         for app, event in grown.items():
@@ -130,6 +133,8 @@ class Policies(Follower):
         """Ends what no builder has made in time."""
         seconds = self._rules.staging_timeout
         late = self._clock() - timedelta(seconds=seconds)
+        if late < self._started_at:
+            return  # builders may have answered while we were away: that time does not count
         for droplet in self._droplets.waiting():
             if droplet.since < late:
                 by = Cause(STAGING_TIMEOUT, str(uuid4()), f"{droplet.guid}/1")
@@ -149,13 +154,9 @@ class Policies(Follower):
         """Expires what is too much. What is in use stays until it no longer is."""
         by = Cause(RETENTION, why.request_id, why.event_id)
         if self._rules.packages is not None:
-            surplus = self._packages.surplus(app_guid, self._rules.packages)
-            in_use = self._droplets.packages_being_staged(surplus)
-            in_use |= self._packages.being_copied(surplus)
-            for guid in surplus:
-                if guid not in in_use:
-                    with suppress(Refusal):
-                        self._services.packages.expire(guid, by)
+            for guid in self._packages.surplus(app_guid, self._rules.packages):
+                with suppress(Refusal):
+                    self._services.packages.expire(guid, by, partial(self._is_in_use, guid))
         if self._rules.droplets is not None:
             app = self._directory.app(app_guid)
             for guid in self._droplets.surplus(app_guid, self._rules.droplets):
@@ -163,6 +164,19 @@ class Policies(Follower):
                     continue
                 with suppress(Refusal):
                     self._services.droplets.expire(guid, by)
+
+    def _is_in_use(self, package_guid: str) -> bool:
+        """Whether a droplet or a copy is being made of a package, by all that the log has now."""
+        self._require_level(self._log.head())
+        return bool(
+            self._droplets.packages_being_staged([package_guid])
+            or self._packages.being_copied([package_guid])
+        )
+
+    def _require_level(self, position: int) -> None:
+        """Raises `NotLevel`."""
+        if not self._progress.wait_for(position, CATCH_UP):
+            raise NotLevel(f"the read models are not at position {position} yet")
 
     def _delete_all_of(self, event: App.Deleted) -> None:
         for guid in self._droplets.of_app(event.guid):

@@ -25,6 +25,7 @@ def sqlite_engines(path: str) -> tuple[Engine, Engine]:
 def _sqlite_engine(path: str, begin: str) -> Engine:
     engine = create_engine(
         "sqlite://",
+        hide_parameters=True,  # what is bound may be secret, and errors are logged
         creator=lambda: sqlite3.connect(
             path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
         ),
@@ -49,4 +50,6 @@ def _sqlite_engine(path: str, begin: str) -> Engine:
 
 def postgres_engine(url: str, patience: float, size: int) -> Engine:
     """An engine on bounded connections: each statement is answered in `patience` seconds."""
-    return create_engine("postgresql+psycopg://", pool=pool_of(url, patience, size))
+    return create_engine(
+        "postgresql+psycopg://", pool=pool_of(url, patience, size), hide_parameters=True
+    )

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from adapters.staging.local import guid_in
 from adapters.store import Services
+from domain.directory import App
 from domain.droplet import Droplet
 from domain.errors import DropletNotFound, PackageNotFound
 from domain.package import Package
@@ -132,7 +133,7 @@ class Sweep:
         return count
 
     def sweep_environments(self, grace: float | None = None) -> int:
-        """Removes environments that no droplet has, older than `grace` seconds; how many."""
+        """Removes environments that no droplet or app has, older than `grace` seconds; how many."""
         environments = self._services.environments
         before = self._clock() - (self._grace if grace is None else grace)
         owners = environments.owners(Droplet.ID_PREFIX, before)
@@ -140,6 +141,11 @@ class Sweep:
             return 0
         named = self._droplets.guids(owner.removeprefix(Droplet.ID_PREFIX) for owner in owners)
         count = 0
+        for owner in environments.owners(App.ID_PREFIX, before):
+            guid = owner.removeprefix(App.ID_PREFIX)
+            if self._services.directory.deletion_of(App, guid) is not None:
+                environments.forget(owner)
+                count += 1
         for owner in owners:
             guid = owner.removeprefix(Droplet.ID_PREFIX)
             droplet = None if guid in named else self._load_droplet(guid)

@@ -58,15 +58,20 @@ class Content:
             self._decompressor = _Inflate()
 
     def read(self, size: int = PIECE, /) -> bytes:
-        """Up to `size` bytes; none at the end. Raises `BitsAtFault` where the data lie."""
-        piece = self._more(min(size, self._left)) if self._left else b""
-        if self._left and not piece:
-            raise self._fault("ends too early")
-        self._left -= len(piece)
-        self._crc = zlib.crc32(piece, self._crc)
+        """`size` bytes, or all that are left. Raises `BitsAtFault` where the data lie."""
+        pieces = []
+        wanted = min(size, self._left)
+        while wanted:
+            piece = self._more(wanted)
+            if not piece:
+                raise self._fault("ends too early")
+            pieces.append(piece)
+            wanted -= len(piece)
+            self._left -= len(piece)
+            self._crc = zlib.crc32(piece, self._crc)
         if not self._left:
             self._check_end()
-        return piece
+        return b"".join(pieces)
 
     def _more(self, size: int) -> bytes:
         decompressor = self._decompressor

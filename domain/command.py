@@ -18,17 +18,21 @@ _COMMANDS = UUID("0b0cb7f6-65a1-4a56-8b37-6c9c0f4f6a52")  # the name space of co
 
 @dataclass(frozen=True)
 class Receipt:
-    """A command as its sender has named it: `id` is unique among those of `source`."""
+    """A command as its sender has named it: `id` is unique among those of `source`.
+
+    Another sender's command is another one, whatever it is named.
+    """
 
     source: str
     id: str
     type: str
+    digest: str  # SHA-256 of its data
     by: Cause
 
     @property
     def guid(self) -> str:
         """Under which the log knows the command."""
-        return str(uuid5(_COMMANDS, f"{self.source}\0{self.id}"))
+        return str(uuid5(_COMMANDS, f"{self.by.actor}\0{self.source}\0{self.id}"))
 
 
 class Command(Aggregate, created_event_name="Executed"):
@@ -42,7 +46,7 @@ class Command(Aggregate, created_event_name="Executed"):
 
     def __init__(self) -> None:
         self.type = ""
-        self.actor = ""
+        self.digest = ""
         self.result = ""
 
     @classmethod
@@ -55,6 +59,7 @@ class Command(Aggregate, created_event_name="Executed"):
             command_source=receipt.source,
             command_id=receipt.id,
             command_type=receipt.type,
+            command_digest=receipt.digest,
             result=result,
         )
 
@@ -66,9 +71,10 @@ class Command(Aggregate, created_event_name="Executed"):
         command_source: str
         command_id: str
         command_type: str
+        command_digest: str
         result: str
 
         def apply(self, command: Command) -> None:
             command.type = self.command_type
-            command.actor = self.actor
+            command.digest = self.command_digest
             command.result = self.result

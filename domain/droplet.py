@@ -23,8 +23,13 @@ from domain.package import Digests, StoredBits
 MAX_STACK = 4096  # characters
 MIN_MEMORY, MIN_DISK = 1024, 4096  # MiB: staging gets no less, whatever is asked for
 MAX_ERROR = 4096  # characters
-_CREDENTIALS = re.compile(r"https?://[^/?#@]*@|[a-z+.-]+://[^/?#@:]*:[^/?#@]*@", re.IGNORECASE)
-_GIT_URL = re.compile(r"(https?|git|ssh)://[^\s/\0][^\s\0]*|git@[^\s:\0]+:[^\s\0]+")
+_CREDENTIALS = re.compile(
+    r"(https?|git)://.*[@?]|[a-z+.-]+://([^/]*:[^/]*@|.*\?)", re.IGNORECASE | re.DOTALL
+)
+_GIT_URL = re.compile(
+    r"(https?|git)://[^\s/\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*"
+    r"|(ssh://)?[A-Za-z0-9._-]+@[^\s\x00-\x1f\x7f]+|ssh://[^\s\x00-\x1f\x7f]+"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
 
@@ -102,13 +107,17 @@ def faults_of_buildpack(buildpack: str | None, known: frozenset[str]) -> list[st
     """
     if buildpack is None:
         return []
-    if _CREDENTIALS.match(buildpack):
+    if holds_credentials(buildpack):
         return ["Buildpack must not hold credentials"]
     is_url, is_name = _GIT_URL.fullmatch(buildpack), _NAME.fullmatch(buildpack)
     if (is_url and len(buildpack) <= MAX_STACK) or (is_name and (not known or buildpack in known)):
         return []
     one_of = f"one of '{', '.join(sorted(known))}'" if known else "a name"
     return [f"Buildpack must be {one_of} or the URL of a git repository"]
+
+
+def holds_credentials(url: str) -> bool:
+    return _CREDENTIALS.match(url) is not None
 
 
 def procfile_of(process_types: Mapping[str, str]) -> str:

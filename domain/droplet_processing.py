@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from domain.aggregate import Cause
-from domain.droplet import BuiltDroplet, Droplet
+from domain.droplet import BuiltDroplet, Droplet, holds_credentials
 from domain.droplet_service import DropletService
 from domain.errors import InvalidRequest, Refusal
 from domain.journal import Committed
@@ -45,6 +45,8 @@ def faults_of_report(report: BuildReport) -> list[str]:
         1 <= len(report.buildpack) <= MAX_COMMAND and report.buildpack.isprintable()
     ):
         faults.append(f"Buildpack must be one line of 1 to {MAX_COMMAND} characters")
+    elif report.buildpack is not None and holds_credentials(report.buildpack):
+        faults.append("Buildpack must not hold credentials")
     return list(dict.fromkeys(faults))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from domain.aggregate import Cause
+from domain.aggregate import Aggregate, Cause
 from domain.directory import App
 from domain.directory_service import DirectoryService
 from domain.droplet import (
@@ -48,6 +49,22 @@ class StagingRules:
 
 
 @dataclass(frozen=True)
+class Requested:
+    """The outcome of a request to stage: the droplet, and the environment that goes with it."""
+
+    committed: Committed[Droplet]
+    environment: Mapping[str, Any]
+
+    @property
+    def aggregate(self) -> Droplet:
+        return self.committed.aggregate
+
+    @property
+    def position(self) -> int | None:
+        return self.committed.position
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What a request to stage says; None where it says nothing."""
 
@@ -77,7 +94,7 @@ class DropletService:
 
     def stage(
         self, package_guid: str, wanted: Wanted, by: Cause, key: str | None = None
-    ) -> Committed[Droplet]:
+    ) -> Requested:
         """A new droplet, that waits for a builder.
 
         Its environment is kept beside the log, before the log names the droplet: it may
@@ -85,7 +102,8 @@ class DropletService:
         was created then. Raises `PackageNotFound`, `InvalidRequest`, `PackageNotStageable`,
         `StagingLimitExceeded`, `KeyReused`.
         """
-        kept: list[str] = []
+        kept: dict[str, Mapping[str, Any]] = {}
+        together: list[Aggregate] = []
         asked = {"package_guid": package_guid, **asdict(wanted)}
 
         def begin(guid: str) -> Droplet:
@@ -94,15 +112,17 @@ class DropletService:
             request = self._decide(package, app, wanted)
             environment = self._environment(package, app, request, wanted)
             first = self._environments.keep_once(Droplet.ID_PREFIX + guid, environment, asked)
-            if first != asked:
+            if not _same(first, asked):
                 raise KeyReused(f"the key {key!r} was used for another request")
-            kept.append(guid)
+            kept[guid] = environment
+            package.request_staging(guid, by)
+            together[:] = [package]
             return Droplet.create(guid, package_guid, package.app_guid, request, by)
 
         def same(first: Droplet) -> bool:
             before = self._environments.request(Droplet.ID_PREFIX + first.guid)
             if before is not None:
-                return before == asked
+                return _same(before, asked)
             # it was deleted, and the environment forgotten: what the log has of it must do
             return (
                 first.package_guid == package_guid
@@ -113,12 +133,17 @@ class DropletService:
             )
 
         try:
-            return self._journal.begin(Droplet, begin, same, by, key)
+            committed = self._journal.begin(Droplet, begin, same, by, key, together)
         except Exception as error:
             if surely_not_recorded(error) and key is None:
                 for guid in kept:
                     self._environments.forget(Droplet.ID_PREFIX + guid)
             raise
+        guid = committed.aggregate.guid
+        environment = kept.get(guid) if committed.position is not None else None
+        if environment is None:
+            environment = self._environments.find(Droplet.ID_PREFIX + guid) or {}
+        return Requested(committed, environment)
 
     def _app_of(self, package: Package) -> App | None:
         try:
@@ -214,3 +239,8 @@ class DropletService:
 
     def _change(self, guid: str, decide: Callable[[Droplet], None]) -> Committed[Droplet]:
         return self._journal.change(lambda: self.get(guid), decide)
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two requests say the same in JSON, in which 1 is not true."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

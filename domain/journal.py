@@ -23,11 +23,19 @@ from domain.ports import EventLog
 
 A = TypeVar("A", bound=Aggregate)
 
+TRIES = 5  # of a new aggregate whose append meets another's
 _KEYS = UUID("7e0e8b5a-0b5a-4c58-9a53-3c4f1f0a9d11")  # the name space of idempotency keys
 
 
 def new_guid() -> str:
     return str(uuid4())
+
+
+def _guid_of_key(kind: type[Aggregate], by: Cause, key: str) -> str:
+    name = f"{by.actor}\0{key}"
+    if kind.ID_PREFIX != "package:":  # theirs came first, and must stay what they are
+        name = f"{kind.ID_PREFIX}{name}"
+    return str(uuid5(_KEYS, name))
 
 
 def surely_not_recorded(error: Exception) -> bool:
@@ -84,30 +92,30 @@ class Journal:
         same: Callable[[A], bool],
         by: Cause,
         key: str | None,
+        together: Sequence[Aggregate] = (),
     ) -> Committed[A]:
         """A new aggregate. Its guid follows from the key, so that the log itself remembers it.
+
+        What those `together` with it have decided, when `begin` is through, is appended with it,
+        or neither is.
 
         `same` tells whether an aggregate, as it began, is what is asked for now. Raises
         `KeyReused` if the actor has used the key for something else.
         """
-        if key is None:
-            return self.save(begin(new_guid()))
-        name = f"{by.actor}\0{key}"
-        if kind.ID_PREFIX != "package:":  # theirs came first, and must stay what they are
-            name = f"{kind.ID_PREFIX}{name}"
-        guid = str(uuid5(_KEYS, name))
-        for last_try in (False, False, True):
-            first = self.find(kind, guid, version=1)
-            if first is not None:
-                if not same(first):
-                    raise KeyReused(f"the key {key!r} was used for another request")
-                return Committed(first, None)
+        guid = new_guid() if key is None else _guid_of_key(kind, by, key)
+        for _ in range(TRIES):
+            if key is not None:
+                first = self.find(kind, guid, version=1)
+                if first is not None:
+                    if not same(first):
+                        raise KeyReused(f"the key {key!r} was used for another request")
+                    return Committed(first, None)
             try:
-                return self.save(begin(guid))
-            except IntegrityError:  # the same request came twice at once: the other was first
-                if last_try:
-                    raise
-        raise AssertionError("a last try returns or raises")
+                return self.save(begin(guid), together)
+            except IntegrityError as error:
+                # the same request came twice at once, or what it is about changed meanwhile
+                conflict = error
+        raise conflict
 
     def change(self, load: Callable[[], A], decide: Callable[[A], None]) -> Committed[A]:
         """Lets an aggregate decide, and appends that; again, where another writer was first."""
@@ -119,13 +127,15 @@ class Journal:
             except IntegrityError:
                 continue  # decide again on what the other left
 
-    def save(self, aggregate: A) -> Committed[A]:
+    def save(self, aggregate: A, together: Sequence[Aggregate] = ()) -> Committed[A]:
         """Appends what the aggregate has decided.
 
         For a command that is all or nothing with its record. Raises `AlreadyExecuted`,
         `IntegrityError`, `PersistenceError`.
         """
         events = list(aggregate.collect_events())
+        for other in together:
+            events += other.collect_events()
         if self._receipt is not None:
             events += Command.execute(self._receipt, aggregate.guid).collect_events()
         if not events:

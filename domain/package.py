@@ -29,6 +29,7 @@ from domain.errors import (
     PackageNotFailedByUs,
     PackageNotFound,
     PackageNotReady,
+    PackageNotStageable,
     PackageTypeNotBits,
     SourceAppIsDestination,
     SourceNotReady,
@@ -350,6 +351,29 @@ class Package(Aggregate, created_event_name="Created"):
             package.state = (
                 PackageState.COPYING if package.source_guid else PackageState.PROCESSING_UPLOAD
             )
+
+    # A droplet is made of it ------------------------------------------------------------
+
+    def request_staging(self, droplet_guid: str, by: Cause) -> None:
+        """A droplet is asked for. Whoever is about to expire the package decides again then.
+
+        Raises `PackageNotFound`, `PackageNotStageable`.
+        """
+        self._must_exist()
+        if self.state is not PackageState.READY:
+            raise PackageNotStageable(self.guid, self.state)
+        if self.type is not PackageType.BITS:
+            raise PackageNotStageable(self.guid, self.type)
+        self._trigger(self.StagingRequested, by, droplet_guid=droplet_guid)
+
+    class StagingRequested(Event):
+        """A droplet of the package was asked for. The package itself is as before."""
+
+        TOPIC = "package.staging_requested"
+        droplet_guid: str
+
+        def apply(self, package: Package) -> None:
+            """Nothing of what is shown of a package has changed."""
 
     # Its end -----------------------------------------------------------------------------
 

@@ -96,8 +96,19 @@ class PackageService:
     def resume(self, guid: str, by: Cause) -> Committed[Package]:
         return self._change(guid, lambda package: package.resume(by))
 
-    def expire(self, guid: str, by: Cause) -> Committed[Package]:
-        return self._change(guid, lambda package: package.expire(by))
+    def expire(
+        self, guid: str, by: Cause, in_use: Callable[[], bool] = lambda: False
+    ) -> Committed[Package]:
+        """Unless it is `in_use`, which is asked when the package was loaded.
+
+        Should somebody ask for a droplet of it meanwhile, both are asked again.
+        """
+
+        def decide(package: Package) -> None:
+            if not in_use():
+                package.expire(by)
+
+        return self._change(guid, decide)
 
     def delete(self, guid: str, by: Cause) -> Committed[Package]:
         return self._change(guid, lambda package: package.delete(by))

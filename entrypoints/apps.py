@@ -170,13 +170,15 @@ def _take_in(services: Services, announced: Announced, by: Cause) -> int:
     """Announces everything; 1 if something was refused, such as an app that was deleted."""
     directory, news, code = services.directory, 0, 0
 
-    def announce(act: Callable[[], Committed[Any]]) -> None:
+    def announce(act: Callable[[], Committed[Any]]) -> bool:
         nonlocal news, code
         try:
             news += act().position is not None
         except Refusal as refusal:
             print(f"packtrail: {refusal}", file=sys.stderr)
             code = 1
+            return False
+        return True
 
     for organization in announced.organizations:
         announce(
@@ -187,10 +189,10 @@ def _take_in(services: Services, announced: Announced, by: Cause) -> int:
             lambda s=space: directory.announce_space(s.guid, s.name, s.organization_guid, by)  # type: ignore[misc]
         )
     for app, variables in announced.apps:
-        announce(
+        accepted = announce(
             lambda a=app: directory.announce_app(a.guid, a.name, a.space_guid, a.buildpack, by)  # type: ignore[misc]
         )
-        if variables is not None:
+        if accepted and variables is not None:
             services.environments.keep(App.ID_PREFIX + app.guid, variables)
     print(
         f"imported {len(announced.organizations)} organizations, {len(announced.spaces)} spaces "

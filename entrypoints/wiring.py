@@ -255,6 +255,7 @@ class Wiring:
             redispatcher = Redispatcher(
                 WorkReadModel(store.reader), DropletReadModel(store.reader), store.log, self._bus,
                 self._settings.broker == MEMORY,
+                level=lambda: self._progress(store).wait_for(store.log.head(), 1.0),
             )  # fmt: skip
             return Both(relay, redispatcher)
 

@@ -98,6 +98,8 @@ def _project_app(rows: Rows, logged: LoggedEvent) -> None:
     event = logged.event
     match event:
         case Package.Created() | Package.CopyStarted():
+            if "\0" in event.app_guid:  # no longer accepted; nobody can ask for it
+                return
             rows.setdefault(event.app_guid, _new(_APPS, event.app_guid, event.timestamp))
             return
         case App.Created():

@@ -141,7 +141,7 @@ class DropletPage:
 
 @dataclass(frozen=True)
 class WaitingDroplet:
-    """A droplet that waits for a builder, since when, and of which package it is made."""
+    """A droplet that waits for a builder, of which package, and since it was asked for or begun."""
 
     guid: str
     package_guid: str
@@ -187,7 +187,9 @@ class DropletReadModel:
         query = select(droplets).where(droplets.c.state.in_(_WAITING)).order_by(droplets.c.number)
         with self._engine.connect() as connection:
             return [
-                WaitingDroplet(row.guid, row.package_guid, moment_of(row.created_at))
+                WaitingDroplet(
+                    row.guid, row.package_guid, moment_of(row.updated_at or row.created_at)
+                )
                 for row in connection.execute(query)
             ]
 

@@ -74,6 +74,8 @@ def _project(rows: Rows, logged: LoggedEvent) -> None:
         case Package.Deleted():
             rows.pop(event.guid, None)
             return
+        case Package.StagingRequested():
+            return  # the droplet's matter
     row = row_of(rows, logged)
     row["updated_at"] = microseconds(event.timestamp)
     match event:

@@ -61,7 +61,7 @@ class KeyedTable:
 
     def rows(self, connection: Connection, guids: Iterable[str]) -> Rows:
         """The rows there are of these guids."""
-        wanted = list(set(guids))
+        wanted = [guid for guid in set(guids) if "\0" not in guid]
         found: Rows = {}
         for start in range(0, len(wanted), LOOKUP):
             some = wanted[start : start + LOOKUP]

@@ -100,6 +100,9 @@ class Bus(Protocol):
     def send_later(self, queue: str, message: Message, delay: float) -> None:
         """The same, `delay` seconds from now."""
 
+    def reply(self, queue: str, message: Message) -> None:
+        """Sends an answer to somebody's queue; whether it gets there nobody waits to know."""
+
     def park(self, message: Message) -> None:
         """Puts aside a message that nobody can handle."""
 
@@ -144,6 +147,7 @@ def received(delivery: Any) -> Message:
     """What the broker has delivered."""
     properties, headers, body = delivery.properties, dict(delivery.headers or {}), delivery.body
     deliveries = headers.get("x-delivery-count")
+    redelivered = (delivery.delivery_info or {}).get("redelivered", False)
     return Message(
         id=str(properties.get("message_id") or ""),
         type=str(properties.get("type") or ""),
@@ -152,7 +156,8 @@ def received(delivery: Any) -> Message:
         headers=headers,
         reply_to=properties.get("reply_to"),
         correlation_id=properties.get("correlation_id"),
-        deliveries=deliveries if isinstance(deliveries, int) else 0,
+        # a sender may have set the header, too
+        deliveries=deliveries if redelivered and isinstance(deliveries, int) else 0,
     )
 
 
@@ -164,7 +169,16 @@ class Consumer:
     was received on it will be delivered once more.
     """
 
-    def __init__(self, bus: Bus, queue_name: str, handle: Handler, concurrency: int) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        queue_name: str,
+        handle: Handler,
+        concurrency: int,
+        prefetch: int | None = None,
+    ) -> None:
+        """`prefetch`: how many messages are in hand at most; as many as are handled at once."""
+        self._prefetch = prefetch or concurrency
         self._bus = bus
         self._queue_name = queue_name
         self._handle = handle
@@ -229,7 +243,7 @@ class Consumer:
             queues=[self._bus.queue(self._queue_name)],
             on_message=self._take,
             on_decode_error=lambda delivery, error: self._take(delivery),
-            prefetch_count=self._concurrency,
+            prefetch_count=self._prefetch,
         )
         with self._bus.receiving(connection) as broker:
             # It is not cancelled, but ends with the channel: what was not acknowledged is then

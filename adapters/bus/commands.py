@@ -7,6 +7,7 @@ for later tries would have to keep the token.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -26,13 +27,13 @@ from adapters.claims import Claim, Claims
 from adapters.context import request_context
 from adapters.fields import STAGING_FIELDS, json_object, new_package_of, wanted_of
 from adapters.http.admission import UploadRules
-from adapters.http.answers import UNKNOWN_ERROR, ErrorAnswer, answer_to, fit_to_be_logged
+from adapters.http.answers import UNKNOWN_ERROR, ErrorAnswer, answer_to, new_request_id
 from adapters.http.authentication import Authenticator
 from adapters.http.faults import UnparsableBody
 from adapters.http.multipart import plain_file_name
 from adapters.metrics import Metrics
 from adapters.store import Services, Store
-from adapters.tokens import Caller
+from adapters.tokens import Caller, Scope
 from domain.aggregate import Cause
 from domain.command import Command, Receipt
 from domain.droplet_processing import BuildReport
@@ -43,7 +44,8 @@ logger = logging.getLogger("packtrail.commands")
 R = TypeVar("R")
 
 MAX_TRIES = 5  # of a command that fails by a defect
-MAX_DELIVERIES = 10  # of a command that nobody has answered: its handler may have died of it
+MAX_DELIVERIES = 15  # of a command that nobody has answered: its handler may have died of it
+PREFETCH = 20  # commands in hand, of which one is carried out
 MAX_BODY = 64 * 1024  # bytes
 MAX_WAIT = 10.0  # seconds between tries while something is away
 
@@ -56,6 +58,12 @@ class Received:
     source: str
     type: str
     data: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """What tells these data from others."""
+        canonical = orjson.dumps(dict(self.data), option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(canonical).hexdigest()
 
     @classmethod
     def of(cls, message: Message) -> Received:
@@ -105,20 +113,17 @@ class CommandHandler:
 
     def __call__(self, message: Message) -> None:
         """Raises `Abandoned` if it is to come again."""
+        if self._stopping.is_set():
+            raise Abandoned  # those behind the one in hand stay behind it
         token = _header(message, contract.AUTHORIZATION)
         message = _without_headers(message)
         try:
             command = Received.of(message)
         except UnparsableBody as error:
-            logger.error("a command can't be read and is parked: %s", error)
-            self._refuse(message, None, answer_to(error))
-            self._persist(lambda: self._bus.park(message))
+            self._refuse_unreadable(message, token, error)
             return
         kind = contract.COMMANDS.get(command.type)
-        receipt = Receipt(command.source, command.id, command.type, Cause("", ""))
-        request_id = receipt.guid
-        if fit_to_be_logged(command.id):
-            request_id = f"{command.id}::{receipt.guid}"
+        request_id = new_request_id(command.id, None)
         with request_context(request_id):
             if message.deliveries > MAX_DELIVERIES:
                 logger.error("command %s was handed out %d times", command.id, MAX_DELIVERIES)
@@ -126,6 +131,21 @@ class CommandHandler:
                 self._persist(lambda: self._bus.park(message))
                 return
             self._handle(message, command, kind, token, request_id)
+
+    def _refuse_unreadable(
+        self, message: Message, token: str | None, error: UnparsableBody
+    ) -> None:
+        """Parks it, if somebody has sent it who may send commands, and it is not too large."""
+        try:
+            self._authenticator.authenticate(token, Scope.WRITE)
+        except Exception as refusal:  # noqa: BLE001 - whatever it is, it is answered
+            logger.warning("a command can't be read, and is of nobody: %s", error)
+            self._refuse(message, None, answer_to(refusal))
+            return
+        logger.error("a command can't be read and is parked: %s", error)
+        self._refuse(message, None, answer_to(error))
+        if len(message.body) <= MAX_BODY:
+            self._persist(lambda: self._bus.park(message))
 
     def _handle(
         self,
@@ -140,7 +160,7 @@ class CommandHandler:
                 raise UnparsableBody(f"there is no command of type '{command.type}'")
             caller = self._authenticator.authenticate(token, kind.SCOPE)
             by = Cause(caller.guid, request_id)
-            receipt = Receipt(command.source, command.id, command.type, by)
+            receipt = Receipt(command.source, command.id, command.type, command.digest, by)
             accepted = self._persist(lambda: self._carry_out(command, kind, caller, receipt))
         except Abandoned:
             raise
@@ -184,7 +204,7 @@ class CommandHandler:
             else:
                 assert outcome.position is not None, "a command's record is always written"
                 return _accepted(command, outcome.aggregate.guid, outcome.position)
-        if (done.type, done.actor) != (command.type, caller.guid):
+        if (done.type, done.digest) != (command.type, command.digest):
             raise CommandIdReused(command.id)
         self._claims.settle(done.result)
         return _accepted(command, done.result, self._store.journal.head())
@@ -225,7 +245,7 @@ class CommandHandler:
                 return packages.delete(command.guid, by)
             case contract.StagePackage():
                 fields = command.model_dump(exclude={"guid"}, exclude_none=True)
-                return droplets.stage(command.guid, wanted_of(fields, STAGING_FIELDS), by)
+                return droplets.stage(command.guid, wanted_of(fields, STAGING_FIELDS), by).committed
             case contract.DeleteDroplet():
                 return droplets.delete(command.guid, by)
             case contract.StagingStarted():
@@ -293,9 +313,12 @@ class CommandHandler:
         self._reply(message, refused.TYPE, refused, None)
 
     def _reply(self, message: Message, kind: str, data: BaseModel, subject: str | None) -> None:
-        """Answers who wants an answer. Raises `Abandoned`."""
+        """Answers who wants an answer. Nobody's queue holds up the commands of others."""
         queue = message.reply_to
         if not queue:
+            return
+        if queue.startswith("packtrail.") and not queue.startswith("packtrail.builder."):
+            logger.warning("no answer is sent to a queue of ours", extra={"reply_to": queue})
             return
         identifier = str(uuid4())
         body: dict[str, Any] = {
@@ -316,7 +339,10 @@ class CommandHandler:
             orjson.dumps(body),
             correlation_id=message.correlation_id or command_id or message.id or None,
         )
-        self._persist(lambda: self._bus.send(queue, reply))
+        try:
+            self._bus.reply(queue, reply)
+        except BrokerAway as error:  # who gets no answer sends the command again
+            logger.warning("an answer is lost: %s", error, extra={"reply_to": queue})
 
     def _count(self, kind: type[contract.CommandData] | None, outcome: str) -> None:
         self._metrics.commands.labels(kind.TYPE if kind else "unknown", outcome).inc()
@@ -352,7 +378,7 @@ class CommandConsumer:
 
     def __init__(self, bus: Bus, handler: CommandHandler) -> None:
         self._handler = handler
-        self._consumer = Consumer(bus, COMMANDS, handler, concurrency=1)
+        self._consumer = Consumer(bus, COMMANDS, handler, concurrency=1, prefetch=PREFETCH)
 
     def start(self) -> None:
         self._consumer.start()

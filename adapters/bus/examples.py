@@ -86,6 +86,7 @@ def _history() -> Iterator[RecordedEvent]:
     package.resume(_BY)
     package.record_stored(stored, _BY)
     package.record_hashes(digests, _BY)
+    package.request_staging(_DROPLET, _BY)
     copy = Package.copy(package, "5f1d4f4e-2f55-4d0a-8d52-9b4dc5a3b8a7", "another-app", _BY)
     package.expire(_BY)
     package.delete(_BY)
@@ -110,7 +111,7 @@ def _history() -> Iterator[RecordedEvent]:
     organization = Organization.create(_ORGANIZATION, "retail", _BY)
     organization.rename("sales", _BY)
     organization.delete(_BY)
-    receipt = Receipt("/example", "package.create-1", "package.create", _BY)
+    receipt = Receipt("/example", "package.create-1", "package.create", "c" * 64, _BY)
     yield from _events_of(app, space, organization, Command.execute(receipt, _PACKAGE))
 
 

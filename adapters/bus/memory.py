@@ -127,6 +127,9 @@ class MemoryBus:
     def send_later(self, queue: str, message: Message, delay: float) -> None:
         self._timers.add(time.monotonic() + delay, queue, message)
 
+    def reply(self, queue: str, message: Message) -> None:
+        self.send(queue, message)
+
     def park(self, message: Message) -> None:
         """Here nobody could look at it: the log tells what is unfinished."""
         logger.error("message %s (%s) is dropped: nobody can handle it", message.id, message.type)

@@ -28,6 +28,7 @@ CONNECT_TIMEOUT = 2.0  # seconds
 CONFIRM_TIMEOUT = 10.0  # seconds without any confirm until the connection is given up
 HEARTBEAT = 10  # seconds
 DELAYS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # seconds, a queue for each
+COMMAND_DELIVERY_LIMIT = 20  # times; who has no answer sends the command again
 DELIVERY_LIMIT = 100  # times a message is handed out by the broker before it is parked
 
 PARKED = kombu.Exchange("packtrail.parked", type="fanout", durable=True)
@@ -48,7 +49,12 @@ def work_queue(name: str) -> kombu.Queue:
             # so that a sender may be let at this exchange alone, and not at every queue
             kombu.Exchange(COMMANDS, type="fanout", durable=True),
             durable=True,
-            queue_arguments={"x-queue-type": "quorum", "x-single-active-consumer": True},
+            queue_arguments={
+                "x-queue-type": "quorum",
+                "x-single-active-consumer": True,
+                # what the client library can't even take apart is dropped, at last
+                "x-delivery-limit": COMMAND_DELIVERY_LIMIT,
+            },
         )
     return kombu.Queue(
         name,
@@ -108,6 +114,7 @@ class RabbitBus:
         self._url = url
         self._events = _ConfirmedPublisher(self)
         self._work = _ConfirmedPublisher(self)
+        self._replies = _ConfirmedPublisher(self, confirmed=False)
         self._wakers: dict[int, _Waker] = {}
 
     def connect(self) -> kombu.Connection:
@@ -143,6 +150,9 @@ class RabbitBus:
         step = next((step for step in DELAYS if step >= delay), DELAYS[-1])
         self._work.publish([(delay_exchange(step).name, queue, message)])
 
+    def reply(self, queue: str, message: Message) -> None:
+        self._replies.publish([("", queue, message)])
+
     def park(self, message: Message) -> None:
         self._work.publish([(PARKED.name, "", message)])
 
@@ -167,6 +177,7 @@ class RabbitBus:
     def close(self) -> None:
         self._events.close()
         self._work.close()
+        self._replies.close()
 
 
 @contextlib.contextmanager
@@ -240,11 +251,13 @@ class _Waker:
 class _ConfirmedPublisher:
     """Publishes on a connection of its own; safe to use from several threads.
 
-    Messages are sent one after the other without waiting; then all confirms are waited for.
+    Messages are sent one after the other without waiting; then all confirms are waited for,
+    unless it is not `confirmed`.
     """
 
-    def __init__(self, bus: RabbitBus) -> None:
+    def __init__(self, bus: RabbitBus, confirmed: bool = True) -> None:
         self._bus = bus
+        self._confirmed = confirmed
         self._lock = threading.Lock()
         self._connection: kombu.Connection | None = None
         self._producer: kombu.Producer | None = None
@@ -281,8 +294,9 @@ class _ConfirmedPublisher:
             self._connect()
         assert self._producer is not None
         for exchange, routing_key, message in messages:
-            self._sent += 1
-            self._unconfirmed.add(self._sent)
+            if self._confirmed:
+                self._sent += 1
+                self._unconfirmed.add(self._sent)
             publish(self._producer, exchange, routing_key, message)
 
     def _wait_for_confirms(self) -> None:
@@ -304,7 +318,8 @@ class _ConfirmedPublisher:
         self._connection = self._bus.connect()
         channel = self._connection.channel()
         declare(channel)
-        channel.confirm_select()
+        if self._confirmed:
+            channel.confirm_select()
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)
         self._sent, self._refused = 0, False

@@ -47,7 +47,10 @@ class Redispatcher:
         bus: Bus,
         queues_are_new: bool,
         clock: Callable[[], float] = time.monotonic,
+        level: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`level`: whether the read models have all that the log has; else nobody looks."""
+        self._level = level
         self._work = work
         self._droplets = droplets
         self._log = log
@@ -112,8 +115,9 @@ class Redispatcher:
         first = self._queues_are_new
         while not self._stopping.is_set():
             try:
-                self.look(first)
-                first = False
+                if self._level():
+                    self.look(first)
+                    first = False
             except Exception:
                 logger.exception("could not look for unfinished work")
             self._stopping.wait(INTERVAL)

@@ -10,6 +10,7 @@ from adapters.fields import faults_of_names, json_object
 from adapters.http.exchange import (
     Commands,
     Queries,
+    ReadModels,
     answer_json,
     body_of,
     cause_of,
@@ -17,7 +18,7 @@ from adapters.http.exchange import (
 from adapters.tokens import Scope
 from domain.directory import App
 from domain.errors import InvalidRequest, OrganizationNotFound, SpaceNotFound
-from projections.directory import DirectoryEntry
+from projections.directory import AppEntry, DirectoryEntry
 from projections.representation import segment, timestamp
 
 
@@ -30,7 +31,8 @@ class OneApp:
         self._queries = queries
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
-        _answer_app(resp, self._queries, guid)
+        app = self._queries.app(guid)
+        _answer_app(resp, self._queries.ask(), app)
 
 
 class CurrentDroplet:
@@ -54,20 +56,22 @@ class CurrentDroplet:
         droplet = self._commands.droplets.get(droplet_guid)
         committed = self._commands.directory.assign_droplet(guid, droplet, cause_of(req))
         self._commands.settle(committed)
-        _answer_app(resp, self._queries, guid)
+        # it is done, whatever the read models have: they only tell what else is known
+        shown = self._queries.shown_app(committed.aggregate)
+        _answer_app(resp, self._queries.read_models, shown)
 
 
-def _answer_app(resp: falcon.Response, queries: Queries, guid: str) -> None:
-    app = queries.app(guid)
+def _answer_app(resp: falcon.Response, asked: ReadModels, app: AppEntry) -> None:
+    guid = app.guid
     itself = f"/v3/apps/{segment(guid)}"
     links = {"self": {"href": itself}}
-    if app.parent is not None:
+    if app.parent is not None and asked.directory.space(app.parent) is not None:
         links["space"] = {"href": f"/v3/spaces/{segment(app.parent)}"}
     links["packages"] = {"href": f"{itself}/packages"}
     links["droplets"] = {"href": f"{itself}/droplets"}
-    if app.current_droplet is not None:
+    if app.current_droplet is not None and asked.droplets.find(app.current_droplet) is not None:
         links["droplet"] = {"href": f"/v3/droplets/{segment(app.current_droplet)}"}
-    kept = queries.ask().environments.find(App.ID_PREFIX + guid)
+    kept = asked.environments.find(App.ID_PREFIX + guid)
     answer_json(
         resp,
         {
@@ -93,11 +97,12 @@ class OneSpace:
         self._queries = queries
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
-        space = self._queries.ask().directory.space(guid)
+        directory = self._queries.ask().directory
+        space = directory.space(guid)
         if space is None:
             raise SpaceNotFound(guid)
         links = {"self": {"href": f"/v3/spaces/{segment(guid)}"}}
-        if space.parent is not None:
+        if space.parent is not None and directory.organization(space.parent) is not None:
             links["organization"] = {"href": f"/v3/organizations/{segment(space.parent)}"}
         answer_json(resp, {"guid": guid, "name": space.name, **_times(space), "links": links})
 

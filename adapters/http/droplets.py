@@ -42,11 +42,14 @@ class DropletsOfPackage:
     def on_post(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         wanted = wanted_of(json_object(body_of(req)))
         droplets = self._commands.droplets
-        committed = droplets.stage(guid, wanted, cause_of(req), idempotency_key(req))
-        self._commands.settle(committed)
-        droplet = committed.aggregate
-        kept = self._commands.environments.find(Droplet.ID_PREFIX + droplet.guid)
-        answer_json(resp, represent_droplet(view_of_droplet(droplet), kept or {}), falcon.HTTP_201)
+        requested = droplets.stage(guid, wanted, cause_of(req), idempotency_key(req))
+        self._commands.settle(requested.committed)
+        droplet = requested.committed.aggregate
+        answer_json(
+            resp,
+            represent_droplet(view_of_droplet(droplet), requested.environment),
+            falcon.HTTP_201,
+        )
 
 
 class OneDroplet:

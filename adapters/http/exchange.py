@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import falcon
@@ -15,6 +15,7 @@ from adapters.http.freshness import Freshness
 from adapters.store import Services
 from adapters.tokens import Caller
 from domain.aggregate import Cause
+from domain.directory import App
 from domain.errors import AppNotFound
 from domain.journal import Committed
 from projections.directory import AppEntry, DirectoryReadModel
@@ -83,14 +84,14 @@ class Queries:
     def __init__(
         self, read_models: ReadModels, freshness: Freshness, registered_apps: bool
     ) -> None:
-        self._read_models = read_models
+        self.read_models = read_models  # behind the log, perhaps
         self._freshness = freshness
         self._registered_apps = registered_apps
 
     def ask(self) -> ReadModels:
         """Raises `ReadModelBehind`."""
         self._freshness.require()
-        return self._read_models
+        return self.read_models
 
     def app(self, guid: str) -> AppEntry:
         """Raises `AppNotFound`; `ReadModelBehind`."""
@@ -98,6 +99,16 @@ class Queries:
         if entry is None or (self._registered_apps and not entry.announced):
             raise AppNotFound(guid)
         return entry
+
+    def shown_app(self, app: App) -> AppEntry:
+        """An app that a command has just changed, with what the read models know of it besides."""
+        entry = self.read_models.directory.app(app.guid)
+        if entry is None:
+            entry = AppEntry(
+                app.guid, app.name, app.space_guid, app.created_on, None, app.buildpack, None,
+                app.name is not None,
+            )  # fmt: skip
+        return replace(entry, current_droplet=app.current_droplet, updated_at=app.modified_on)
 
     def check_app(self, guid: str) -> None:
         """Whether an app may be asked about: any may, that was not deleted, if apps are open.

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from adapters.bits import GrowingFile
 from adapters.http.disposition import attachment
-from adapters.object_store import PART, Bucket, ObjectBits
+from adapters.object_store import PART, Bucket, ObjectBits, ObjectDenied
 from adapters.staging.found import FoundObject
 from adapters.staging.local import SCHEME, FoundFile, LocalStaging, checked_name, new_name
 from domain.errors import BitsPathInvalid, StagedBitsMissing, UploadTooLarge
@@ -70,6 +70,8 @@ class S3Staging:
                 size = bits.size
         except FileNotFoundError:
             raise BitsPathInvalid(bits_url, "is not there") from None
+        except ObjectDenied:
+            raise BitsPathInvalid(bits_url, "can't be read, or is not there") from None
         if size > limit:
             raise UploadTooLarge(limit)
         return FoundObject(key, size)

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from adapters.builder import (
+from adapters.builder import sha1_of
+from adapters.droplet_archive import (
     MAX_PROCFILE,
     PROCFILE,
     SERVE_STATIC,
@@ -23,7 +24,6 @@ from adapters.builder import (
     Built,
     CannotBuild,
     build,
-    sha1_of,
 )
 from domain.droplet_processing import BuildReport, faults_of_report
 from tests.support.zips import sha1, zip_of

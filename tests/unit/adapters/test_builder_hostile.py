@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from adapters.builder import CannotBuild, build
+from adapters.droplet_archive import CannotBuild, build
 
 FILE, LINK, FOLDER = stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777, stat.S_IFDIR | 0o755
 MIB = 1 << 20

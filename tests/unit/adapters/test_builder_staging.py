@@ -17,6 +17,7 @@ from typing import Any
 import kombu
 import pytest
 
+from adapters import builder as builder_module
 from adapters.builder import Api, Builder, BuilderConsumer
 from adapters.bus import contract
 from adapters.bus.bus import COMMANDS, STAGING, Abandoned, BrokerAway
@@ -140,7 +141,8 @@ STAGED = ["droplet.staging_started", "droplet.staged"]
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(builder_module, "ANSWER_SECONDS", 0.05)  # nobody answers here
     with ExitStack() as stack:
         api = SmallApi()
         stack.callback(api.close)

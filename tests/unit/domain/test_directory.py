@@ -280,7 +280,7 @@ def test_two_that_tell_of_one_app_at_once_agree(store: LocalStore) -> None:
     class Interrupted(Journal):
         interrupted = False
 
-        def save(self, aggregate: Any) -> Committed[Any]:
+        def save(self, aggregate: Any, together: Any = ()) -> Committed[Any]:
             if not self.interrupted:
                 self.interrupted = True
                 announce_app(directory, "theirs")

@@ -24,7 +24,10 @@ from domain.package_service import PackageService
 from tests.support.packages import BY, DIGESTS, STAGED, STORED, LocalStore
 from tests.unit.domain.test_service import AbsentRecorder, ForgetfulRecorder, InterruptingRecorder
 
-RECEIPT = Receipt("/their/system", "command-1", "package.create", Cause("user-7", "request-7"))
+DIGEST = "d" * 64
+RECEIPT = Receipt(
+    "/their/system", "command-1", "package.create", DIGEST, Cause("user-7", "request-7")
+)
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
 
 
 def another(number: int) -> Receipt:
-    return Receipt("/their/system", f"command-{number}", "package.create", BY)
+    return Receipt("/their/system", f"command-{number}", "package.create", DIGEST, BY)
 
 
 def journal_on(store: LocalStore, recorder: SQLiteRecorder) -> Journal:
@@ -86,8 +89,8 @@ def test_the_record_tells_the_command_and_what_it_led_to(store: LocalStore) -> N
     assert committed.position == store.log.head() == 2
     found = store.store.journal.find(Command, RECEIPT.guid)
     assert found is not None
-    assert (found.type, found.actor, found.result) == (
-        "package.create", "user-7", committed.aggregate.guid,
+    assert (found.type, found.digest, found.result) == (
+        "package.create", DIGEST, committed.aggregate.guid,
     )  # fmt: skip
 
 
@@ -138,9 +141,9 @@ def test_receipts_are_independent(store: LocalStore) -> None:
     """Another id is another command, and so is the same id of another source."""
     receipts = [
         RECEIPT, another(2),
-        Receipt("/another/system", "command-1", "package.create", BY),
-        Receipt("/their/system/command-1", "", "package.create", BY),
-        Receipt("", "/their/system/command-1", "package.create", BY),
+        Receipt("/another/system", "command-1", "package.create", DIGEST, BY),
+        Receipt("/their/system/command-1", "", "package.create", DIGEST, BY),
+        Receipt("", "/their/system/command-1", "package.create", DIGEST, BY),
     ]  # fmt: skip
     guids = {create(packages_under(store.store.journal, receipt)) for receipt in receipts}
     assert len(guids) == len({receipt.guid for receipt in receipts}) == len(receipts)
@@ -230,7 +233,7 @@ def test_all_events_of_a_command_are_appended_with_one_record(store: LocalStore)
     services.droplets.stage(source, Wanted(), BY)
     assert topics(store, before) == [
         "package.bits_stored", "package.hash_computed", "command.executed",
-        "droplet.created", "command.executed",
+        "droplet.created", "package.staging_requested", "command.executed",
     ]  # fmt: skip
 
 
