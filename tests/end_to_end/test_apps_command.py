@@ -128,6 +128,7 @@ def test_a_file_that_is_not_there_is_told(untouched: Service, tmp_path: Path) ->
     assert "nowhere.json" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_deleted_app_takes_everything_along(service: Service) -> None:
     """Packages, droplets, bits and environment; and it can't be announced again."""
     apps(service, "import", "-", file=DIRECTORY)

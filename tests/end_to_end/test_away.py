@@ -90,6 +90,7 @@ def created(client: Client) -> str | None:
     return response.json()["guid"] if response.status_code == 201 else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["staging", pytest.param("blobs", marks=pytest.mark.slow)])
 def test_a_folder_that_is_away_is_waited_for(own_service: Service, folder: str) -> None:
     """The package becomes READY when it is back; it is not FAILED for what was down."""
@@ -149,6 +150,7 @@ def test_other_peoples_files_are_left_alone(own_service: Service, tmp_path: Path
         assert len(service.blobs()) == 1
 
 
+@pytest.mark.slow
 def test_bits_whose_log_is_gone_are_left_alone(own_service: Service) -> None:
     """A start without the database does not take the bits for nobody's; with it, all is there."""
     with own_service as service:

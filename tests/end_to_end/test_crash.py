@@ -19,6 +19,7 @@ from tests.support.waiting import eventually
 from tests.support.zips import random_zip, sha1
 
 
+@pytest.mark.slow
 def test_an_upload_that_was_answered_becomes_ready_after_a_kill(own_service: Service) -> None:
     """kill -9 right behind the 200: the next start makes the package READY by itself."""
     bits = random_zip(3_000_000)

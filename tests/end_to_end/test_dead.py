@@ -40,6 +40,7 @@ def defect(own_service: Service, tmp_path: Path) -> Iterator[tuple[Service, str,
         yield service, guid, kept
 
 
+@pytest.mark.slow
 def test_a_dead_letter_is_listed_shown_and_resumed(defect: tuple[Service, str, Path]) -> None:
     """Once what was wrong is mended the package becomes READY; it is a dead letter no more."""
     service, guid, kept = defect

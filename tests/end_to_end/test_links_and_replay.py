@@ -165,6 +165,7 @@ def test_every_link_of_a_package_and_of_its_droplet_answers(running: Running) ->
         assert running.client.get(link["href"]).status_code == 200, link
 
 
+@pytest.mark.slow
 def test_read_models_built_anew_lead_to_no_event(running: Running) -> None:
     """With retention and builder running: what was decided once stays as it was."""
     for seed in range(6):

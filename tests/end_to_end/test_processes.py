@@ -162,6 +162,7 @@ def test_who_stands_by_takes_over(
                 cluster.start(dies)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", ["killed", "hung"])
 def test_a_database_that_is_away_is_told_within_two_seconds(
     tmp_path: Path, own_postgres: PostgresServer, fate: str
