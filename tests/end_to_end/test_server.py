@@ -322,7 +322,7 @@ def test_a_full_disk_is_507_and_leaves_no_trace(tmp_path: Path) -> None:
         guid = client.create()
         response = client.upload(guid, random_zip(6_000_000))
         assert (response.status_code, response.json()["error_code"]) == (507, "UnknownError")
-        assert service.staged_files() == []
+        eventually(lambda: service.staged_files() == [])
         assert client.upload(guid, random_zip(1000)).status_code == 200
         assert client.settled(guid)["state"] == "READY"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -106,7 +107,8 @@ class RabbitServer:
         if self._process is not None:
             self.kill()
         for stray in self._of_this_server():
-            os.kill(stray, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+                os.kill(stray, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _of_this_server(self) -> list[int]:
