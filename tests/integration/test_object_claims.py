@@ -18,6 +18,7 @@ from adapters.bus import work
 from adapters.bus.commands import CommandHandler
 from adapters.bus.messages import Message
 from adapters.claims import Claims
+from adapters.delivery import BucketDelivery
 from adapters.http.admission import UploadRules
 from adapters.http.authentication import Authenticator
 from adapters.metrics import Metrics
@@ -251,3 +252,32 @@ def test_the_answer_tells_nothing_of_the_bucket(counter: Counter) -> None:
     absent = counter.send("package.upload", {**data, "bits_url": f"{counter.url}/absent.zip"})
     assert there.error == absent.error == BAD
     assert b"s3://" not in orjson.dumps(there.data)
+
+
+def test_a_builder_delivers_by_way_of_the_bucket(counter: Counter, tmp_path: Path) -> None:
+    """What it puts there is taken, served under its name, and gone from there."""
+    made = tmp_path / "droplet.tgz"
+    made.write_bytes(DROPLET)
+    claim = counter.droplet("")
+    del claim["bits_url"]
+    where = BucketDelivery(counter.bucket).deliver(claim["guid"], made)
+    assert counter.send("droplet.staged", {**claim, **where}).guid == claim["guid"]
+    droplet = counter.store.store.services.droplets.get(claim["guid"])
+    assert droplet.stored is not None
+    assert counter.objects() == {f"blobs/{droplet.stored.key}"}
+    answer = httpx.get(counter.bucket.link(f"blobs/{droplet.stored.key}", 60))
+    assert answer.content == DROPLET
+    assert f"{claim['guid']}.tgz" in answer.headers["Content-Disposition"]
+    assert answer.headers["Content-Type"] == "application/gzip"
+
+
+def test_a_builder_withdraws_what_is_not_taken(counter: Counter, tmp_path: Path) -> None:
+    """Its own droplet, and nobody else's object."""
+    made = tmp_path / "droplet.tgz"
+    made.write_bytes(DROPLET)
+    counter.put("uploads/theirs.tgz")
+    delivery = BucketDelivery(counter.bucket)
+    delivery.deliver("guid-1", made)
+    assert counter.objects() == {"uploads/theirs.tgz", "uploads/droplet-guid-1.tgz"}
+    delivery.withdraw("guid-1")
+    assert counter.objects() == {"uploads/theirs.tgz"}
