@@ -60,7 +60,6 @@ class Commands:
         self.packages = services.packages
         self.droplets = services.droplets
         self.directory = services.directory
-        self.environments = services.environments
         self._freshness = freshness
 
     def settle(self, committed: Committed[Any]) -> None:
