@@ -52,7 +52,12 @@ settings (environment variables):
   PACKTRAIL_UPLOAD_DIR        <data>/uploads               the only place bits_path may point into
   PACKTRAIL_MAX_PACKAGE_SIZE  1073741824                   bytes, uploaded and unpacked
   PACKTRAIL_JWT_SECRET        made at first start, in <data>/jwt.secret
+  PACKTRAIL_JWT_PUBLIC_KEY    a PEM file: tokens are RS256, and not signed here
+  PACKTRAIL_JWKS_URL          where the keys are: tokens are RS256 or ES256
   PACKTRAIL_JWT_AUDIENCE      cloud_controller             what a token's "aud" must contain
+  PACKTRAIL_AUTHORIZATION     scopes                       what tells who may do what: the token's
+                              scopes alone, roles, or cloud_controller
+  PACKTRAIL_CLOUD_CONTROLLER_URL  where the last one asks
   PACKTRAIL_APP_BITS_UPLOAD   on                           off refuses uploads, except admins'
   PACKTRAIL_SHUTDOWN_TIMEOUT  30                           seconds for running work at SIGTERM
   PACKTRAIL_METRICS_LISTEN    127.0.0.1:0                  where worker, relay and projector
@@ -73,6 +78,17 @@ settings (environment variables):
   PACKTRAIL_BUILDER           on                           off: serve runs no builder
   PACKTRAIL_BUILDER_API       http://<listen>              where packtrail builder finds the API
   PACKTRAIL_BUILDER_TOKEN     signed with the secret       what it shows there
+  PACKTRAIL_MAX_UPLOADS_PER_USER  1024                     at once
+  PACKTRAIL_MAX_REQUESTS_PER_MINUTE  off                   of a user
+  PACKTRAIL_MAX_PACKAGES_PER_APP  off
+  PACKTRAIL_MIN_UPLOAD_RATE   256                          bytes a second; slower ones are cut off
+  PACKTRAIL_HEADER_TIMEOUT    30                           seconds for a request's headers
+  PACKTRAIL_MAX_HEADER_SIZE, _MAX_BODY_SIZE, _MAX_FORM_OVERHEAD  65536 bytes each: of headers, of
+                              bodies that are no upload, of what a form adds to the bits
+  PACKTRAIL_MAX_JSON_DEPTH, _MAX_FORM_PARTS, _MAX_FORM_FIELDS  100 each
+  PACKTRAIL_MAX_ENTRIES       250000                       of a zip
+  PACKTRAIL_MAX_UNPACKED_SIZE  as MAX_PACKAGE_SIZE         bytes of a zip's entries together
+  PACKTRAIL_MAX_PATH_LENGTH   4096                         bytes of an entry's name
   PACKTRAIL_SWEEP_GRACE       3600                         seconds until bits are swept that no
                               package names; more than an upload takes from its last byte on
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from adapters.limits import Limits
 from domain.droplet import MIN_DISK, MIN_MEMORY
 
 T = TypeVar("T")
@@ -27,6 +29,14 @@ class SettingError(Exception):
 
     def __init__(self, name: str, value: str, expected: str) -> None:
         super().__init__(f"{PREFIX}{name}={value!r} is not {expected}")
+
+
+class AuthorizationBy(StrEnum):
+    """What tells who may do what."""
+
+    SCOPES = "scopes"
+    ROLES = "roles"
+    CLOUD_CONTROLLER = "cloud_controller"
 
 
 @dataclass(frozen=True)
@@ -53,8 +63,13 @@ class Settings:
     blob_store: str  # a URL: file:///… or s3://…
     upload_dir: Path
     max_package_size: int
+    limits: Limits
     jwt_secret: str | None
+    jwt_public_key: Path | None  # a PEM file
+    jwks_url: str | None
     jwt_audience: str
+    authorization: AuthorizationBy
+    cloud_controller_url: str
     app_bits_upload: bool
     shutdown_timeout: int
     sweep_grace: int
@@ -114,6 +129,7 @@ class Settings:
         read = _Reader(environment)
         data_dir = read.of("DATA_DIR", "./var", _folder)
         upload_dir = read.of("UPLOAD_DIR", str(data_dir / "uploads"), _folder)
+        max_package_size = read.of("MAX_PACKAGE_SIZE", str(1 << 30), _positive)
         settings = cls(
             data_dir=data_dir,
             listen=read.of("LISTEN", "127.0.0.1:8080", _listen),
@@ -121,9 +137,14 @@ class Settings:
             broker=read.of("BROKER", MEMORY, _broker),
             blob_store=read.of("BLOB_STORE", f"{FILE}{data_dir / 'blobs'}", _blob_store),
             upload_dir=upload_dir,
-            max_package_size=read.of("MAX_PACKAGE_SIZE", str(1 << 30), _positive),
+            max_package_size=max_package_size,
+            limits=_limits(read, max_package_size),
             jwt_secret=read.of("JWT_SECRET", "", _secret),
+            jwt_public_key=read.of("JWT_PUBLIC_KEY", "", _file),
+            jwks_url=read.of("JWKS_URL", "", _http_url) or None,
             jwt_audience=read.of("JWT_AUDIENCE", "cloud_controller", _text),
+            authorization=read.of("AUTHORIZATION", "scopes", _authorization),
+            cloud_controller_url=read.of("CLOUD_CONTROLLER_URL", "", _http_url),
             app_bits_upload=read.of("APP_BITS_UPLOAD", "on", _switch),
             shutdown_timeout=read.of("SHUTDOWN_TIMEOUT", "30", _seconds),
             sweep_grace=read.of("SWEEP_GRACE", "3600", _seconds),
@@ -144,6 +165,7 @@ class Settings:
         )
         read.refuse_unknown()
         settings._refuse_uploads_among_our_files(upload_dir)
+        settings._refuse_contradictions()
         endpoint = environment.get("AWS_ENDPOINT_URL", "")
         in_bucket = settings.blob_dir is None
         if in_bucket and endpoint and not re.match(r"https?://[^/]", endpoint):
@@ -152,6 +174,30 @@ class Settings:
                 f"to be reached by AWS_ENDPOINT_URL={endpoint!r}: a URL with http or https",
             )  # fmt: skip
         return settings
+
+    def _refuse_contradictions(self) -> None:
+        """Raises `SettingError`."""
+        ways = {
+            "JWT_SECRET": "(hidden)" if self.jwt_secret else None,
+            "JWT_PUBLIC_KEY": self.jwt_public_key,
+            "JWKS_URL": self.jwks_url,
+        }
+        given = [name for name, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise SettingError(
+                given[1], str(ways[given[1]]),
+                f"to be set beside {PREFIX}{given[0]}: tokens are verified in one way",
+            )  # fmt: skip
+        asks = self.authorization is AuthorizationBy.CLOUD_CONTROLLER
+        if asks and not self.cloud_controller_url:
+            raise SettingError(
+                "CLOUD_CONTROLLER_URL", "", f"where {PREFIX}AUTHORIZATION=cloud_controller asks"
+            )
+
+    @property
+    def signs_tokens(self) -> bool:
+        """Whether the key that tokens are verified with is one that we can sign with."""
+        return self.jwt_public_key is None and self.jwks_url is None
 
     def _refuse_uploads_among_our_files(self, upload_dir: Path) -> None:
         """A file that is uploaded from there is removed then. Raises `SettingError`."""
@@ -192,11 +238,52 @@ class _Reader:
                 )
 
 
+def _limits(read: _Reader, max_package_size: int) -> Limits:
+    usual = Limits()
+
+    def of(name: str, least: int, most: int = 1 << 62) -> int:
+        default = str(getattr(usual, name.lower()))
+        return read.of(name, default, _number(least, most))
+
+    return Limits(
+        max_header_size=of("MAX_HEADER_SIZE", 1024, 1 << 20),
+        max_body_size=of("MAX_BODY_SIZE", 1024, 1 << 26),
+        max_json_depth=of("MAX_JSON_DEPTH", 2, 500),
+        max_form_overhead=of("MAX_FORM_OVERHEAD", 1024, 1 << 26),
+        max_form_parts=of("MAX_FORM_PARTS", 1, 10_000),
+        max_form_fields=of("MAX_FORM_FIELDS", 2, 10_000),
+        max_entries=of("MAX_ENTRIES", 1, 10_000_000),
+        max_unpacked_size=read.of("MAX_UNPACKED_SIZE", str(max_package_size), _positive),
+        max_path_length=of("MAX_PATH_LENGTH", 1, 65_535),
+        min_upload_rate=of("MIN_UPLOAD_RATE", 0, 1 << 30),
+        header_timeout=of("HEADER_TIMEOUT", 1, 3600),
+        max_uploads_per_user=of("MAX_UPLOADS_PER_USER", 1, 1 << 20),
+        max_requests_per_minute=read.of("MAX_REQUESTS_PER_MINUTE", "off", _number_or_off),
+        max_packages_per_app=read.of("MAX_PACKAGES_PER_APP", "off", _number_or_off),
+    )
+
+
 def _folder(value: str) -> Path:
     path = Path(value).absolute()
     if path.exists() and not path.is_dir():
         raise _Invalid("a folder")
     return path
+
+
+def _file(value: str) -> Path | None:
+    if not value:
+        return None
+    path = Path(value).absolute()
+    if not path.is_file():
+        raise _Invalid("a file")
+    return path
+
+
+def _authorization(value: str) -> AuthorizationBy:
+    try:
+        return AuthorizationBy(value)
+    except ValueError:
+        raise _Invalid("scopes, roles or cloud_controller") from None
 
 
 def _listen(value: str) -> Listen:
@@ -257,6 +344,20 @@ def _positive(value: str) -> int:
     if not 0 < number < 1 << 62:
         raise _Invalid("a number of bytes above 0")
     return number
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        number = _natural(value)
+        if not least <= number <= most:
+            raise _Invalid(f"a number, {least} to {most}")
+        return number
+
+    return parse
+
+
+def _number_or_off(value: str) -> int | None:
+    return None if value == "off" else _number(1, 1 << 31)(value) if value else None
 
 
 def _seconds(value: str) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from adapters.limits import Limits
 from entrypoints.settings import Listen, SettingError, Settings
 
 SECRET = "a secret that is for tests alone, 32+ bytes"
@@ -174,3 +176,37 @@ def test_a_bucket_has_a_name_that_can_be_one(url: str) -> None:
     """Or nothing of what comes later would say what is wrong."""
     with pytest.raises(SettingError, match="s3://bucket/prefix"):
         settings(BLOB_STORE=url)
+
+
+def test_limits_are_settings(tmp_path: Path) -> None:
+    """Each by its own variable; without one it is what the README says."""
+    assert settings().limits == Limits()
+    found = settings(
+        MAX_HEADER_SIZE="2048", MAX_PACKAGE_SIZE="77", MAX_PACKAGES_PER_APP="3", MAX_ENTRIES="9"
+    ).limits
+    assert (found.max_header_size, found.max_entries, found.max_packages_per_app) == (2048, 9, 3)
+    assert found.max_unpacked_size == 77, "as a package's size"
+    assert found.max_requests_per_minute is None
+
+
+@pytest.mark.parametrize("name", [field.name.upper() for field in fields(Limits)])
+def test_a_limit_that_is_no_number_is_refused(name: str) -> None:
+    """The line names the variable and what is expected."""
+    with pytest.raises(SettingError, match=f"PACKTRAIL_{name}='many' is not a number"):
+        settings(**{name: "many"})
+
+
+def test_tokens_are_verified_in_one_way(tmp_path: Path) -> None:
+    """Two ways at once are refused."""
+    key = tmp_path / "key.pem"
+    key.write_text("-")
+    with pytest.raises(SettingError, match=r"PACKTRAIL_JWKS_URL=.*beside PACKTRAIL_JWT_PUBLIC_KEY"):
+        settings(JWT_PUBLIC_KEY=str(key), JWKS_URL="https://uaa.example/token_keys")
+
+
+def test_a_cloud_controller_must_be_named_to_be_asked() -> None:
+    """And is none that is not http."""
+    with pytest.raises(SettingError, match="PACKTRAIL_CLOUD_CONTROLLER_URL"):
+        settings(AUTHORIZATION="cloud_controller")
+    with pytest.raises(SettingError, match="scopes, roles or cloud_controller"):
+        settings(AUTHORIZATION="everybody")
