@@ -22,13 +22,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from adapters.bus.work import WORK
 from adapters.data_dir import DataDirInUse
 from adapters.folders import NotOurFolder
-from adapters.tokens import Scope, UnusableSecret
+from adapters.token_keys import UnusableKey
+from adapters.tokens import Scope
 from adapters.tracing import TracingNotInstalled
 from domain.errors import NewerData
 from entrypoints.apps import add_apps
 from entrypoints.builder import builder_process
 from entrypoints.dead import add_dead
-from entrypoints.keys import make_tokens
+from entrypoints.keys import make_keys, make_tokens
 from entrypoints.logs import log_to_stderr
 from entrypoints.metrics import serve_metrics
 from entrypoints.prefork import listen_on, run_children, stop_with_parent
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except SettingError as error:
         sys.exit(f"packtrail: {error}")
     except (
-        DataDirInUse, NewerData, NotOurFolder, TracingNotInstalled, UnusableSecret, OSError,
+        DataDirInUse, NewerData, NotOurFolder, TracingNotInstalled, UnusableKey, OSError,
         PersistenceError, SQLAlchemyError, sqlite3.Error, psycopg.Error,
     ) as error:  # fmt: skip
         sys.exit(f"packtrail: {_one_line(error)}")
@@ -251,7 +252,7 @@ def _api(settings: Settings, options: argparse.Namespace) -> int:
         for name in ("data_dir", "listen"):
             if getattr(options, name) is not None:
                 given += [f"--{name.replace('_', '-')}", getattr(options, name)]
-        make_tokens(settings)  # one secret for all
+        make_keys(settings)  # one secret for all
         return run_children(
             listen_on(settings.listen), options.workers, ["api", *given, "--listening"]
         )
@@ -344,6 +345,11 @@ def _run(settings: Settings, process: Process, told: str = "", first_steps: bool
 
 
 def _first_steps(settings: Settings, address: str) -> str:
+    if not settings.signs_tokens:
+        return f"""
+Tokens are signed by whoever has the private key. With one that has the scopes {Scope.READ} and
+{Scope.WRITE}, {address}/v3/packages answers.
+"""
     token = make_tokens(settings).sign("developer", None, [Scope.READ, Scope.WRITE], 43_200)
     return f"""
 Paste this into another shell (the token is good for 12 hours):

@@ -10,7 +10,8 @@ import orjson
 from tqdm import tqdm
 
 from adapters.bus.asyncapi import document
-from adapters.tokens import Scope, Tokens, load_secret
+from adapters.token_keys import Secret, secret_file
+from adapters.tokens import Scope, Tokens
 from entrypoints.settings import Settings
 from entrypoints.wiring import open_work_store
 
@@ -36,8 +37,15 @@ def print_token(settings: Settings, options: argparse.Namespace) -> int:
     scopes = options.scope or [Scope.READ.value, Scope.WRITE.value]
     if options.admin:
         scopes = [*scopes, Scope.ADMIN.value]
+    if not settings.signs_tokens:
+        print(
+            "packtrail: tokens are verified with the issuer's public keys: it signs them",
+            file=sys.stderr,
+        )
+        return 1
     try:
-        secret = settings.jwt_secret or load_secret(settings.secret_file)
+        given = settings.jwt_secret
+        keys = Secret(given) if given else secret_file(settings.secret_file)
     except FileNotFoundError:
         print(
             f"packtrail: there is no secret at {settings.secret_file}: packtrail serve makes it at "
@@ -45,7 +53,7 @@ def print_token(settings: Settings, options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    tokens = Tokens(secret, settings.jwt_audience)
+    tokens = Tokens(keys, settings.jwt_audience)
     print(tokens.sign(options.user, options.email, scopes, options.expires_in))
     return 0
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections.abc import Callable
+from functools import cached_property
 from importlib.metadata import version
 
 from sqlalchemy.pool import QueuePool
@@ -29,6 +31,7 @@ from adapters.http.freshness import Freshness
 from adapters.http.health import Part as ReadyPart
 from adapters.http.server.listening import listen
 from adapters.http.server.server import Server
+from adapters.jwks import Jwks
 from adapters.leadership import Led, Part
 from adapters.metrics import Metrics, Standings
 from adapters.object_store import Bucket
@@ -47,13 +50,15 @@ from adapters.staging.local import LocalStaging
 from adapters.staging.s3 import S3Staging
 from adapters.store import Rules, Store, open_postgres, open_sqlite, projections
 from adapters.sweep import Sweep
+from adapters.token_keys import Keys
+from adapters.tokens import Tokens
 from adapters.tracing import NoTracing, OpenTelemetry, Tracing
 from domain.archive import ArchiveLimits
 from domain.droplet_processing import DropletProcessing
 from domain.droplet_service import StagingRules
 from domain.processing import Processing
 from entrypoints.builder import builder_beside
-from entrypoints.keys import make_tokens
+from entrypoints.keys import make_keys
 from entrypoints.process import Both, Consumers, Process
 from entrypoints.settings import MEMORY, SettingError, Settings
 from projections.directory import DirectoryReadModel
@@ -121,6 +126,7 @@ class Wiring:
         self._policies_failed: Callable[[], bool] = lambda: False
         self._relays_here = False
         self._listener: Listener | None = None
+        self._builder_token = secrets.token_urlsafe(32)
         rules = rules_of(settings)
         if settings.sqlite_file is not None:
             self._closers.append(DataDirLock(settings.data_dir).release)
@@ -153,6 +159,15 @@ class Wiring:
         self._bus = self._make_bus()
         self._closers.append(self._bus.close)
 
+    @cached_property
+    def _keys(self) -> Keys:
+        return make_keys(self._settings)
+
+    @cached_property
+    def _authenticator(self) -> Authenticator:
+        tokens = Tokens(self._keys, self._settings.jwt_audience)
+        return Authenticator(tokens, self._builder_token)
+
     def serve(self) -> Process:
         """Everything in one process."""
         self._relays_here = True
@@ -166,7 +181,9 @@ class Wiring:
             *self._policies(),
         ]
         if self._settings.builder:
-            parts.append(builder_beside(self._settings, self._bus, server.port))
+            parts.append(
+                builder_beside(self._settings, self._bus, server.port, self._builder_token)
+            )
         return self._process(parts, server)
 
     def api(self, listening: socket.socket | None = None) -> Process:
@@ -292,7 +309,7 @@ class Wiring:
         settings, store = self._settings, self._work
         self._prepare_bits()
         handler = CommandHandler(
-            store, self._bus, Authenticator(make_tokens(settings)), self._claims(store),
+            store, self._bus, self._authenticator, self._claims(store),
             UploadRules(settings.max_package_size, settings.app_bits_upload), self.metrics,
         )  # fmt: skip
         return [CommandConsumer(self._bus, handler)]
@@ -333,11 +350,10 @@ class Wiring:
     def _server(self, listening: socket.socket | None = None) -> Server:
         settings, store = self._settings, self._requests
         self._prepare_bits()
-        authenticator = Authenticator(make_tokens(settings))
         rules = UploadRules(settings.max_package_size, settings.app_bits_upload)
         freshness = Freshness(self._progress(store), store.log)
         app = create_app(
-            authenticator=authenticator,
+            authenticator=self._authenticator,
             services=store.services,
             read_models=ReadModels(
                 PackageReadModel(store.reader),
@@ -356,7 +372,7 @@ class Wiring:
             metrics=self.metrics,
             tracing=self._tracing,
         )
-        admission = UploadAdmission(authenticator, store.packages, self._staging, rules)
+        admission = UploadAdmission(self._authenticator, store.packages, self._staging, rules)
         address = str(settings.listen)
         try:
             return listen(address, app, admission, HTTP_THREADS, listening)
@@ -383,6 +399,8 @@ class Wiring:
             "broker": ReadyPart(broker, essential=False),
             "policies": ReadyPart(policies, essential=False),
         }
+        if isinstance(self._keys, Jwks):
+            here["token_keys"] = ReadyPart(self._keys.check, essential=True)
         return {
             "event_store": ReadyPart(event_store, essential=True),
             "read_models": ReadyPart(freshness.require, essential=True),

@@ -158,7 +158,8 @@ class CommandHandler:
         try:
             if kind is None:
                 raise UnparsableBody(f"there is no command of type '{command.type}'")
-            caller = self._authenticator.authenticate(token, kind.SCOPE)
+            scope = kind.SCOPE
+            caller = self._persist(lambda: self._authenticator.authenticate(token, scope))
             by = Cause(caller.guid, request_id)
             receipt = Receipt(command.source, command.id, command.type, command.digest, by)
             accepted = self._persist(lambda: self._carry_out(command, kind, caller, receipt))

@@ -14,6 +14,7 @@ from eventsourcing.persistence import PersistenceError
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.http import faults
+from adapters.token_keys import KeysAway
 from domain import errors
 
 JSON_TYPE = "application/json;charset=utf-8"
@@ -94,6 +95,13 @@ DATABASE_ERROR = ErrorAnswer(
 STORE_AWAY = ErrorAnswer(
     503, 10001, "UnknownError", "The store for bits is away.", {"Retry-After": RETRY_AFTER}
 )
+KEYS_AWAY = ErrorAnswer(
+    503,
+    10001,
+    "UnknownError",
+    "The server is away that tells the keys of tokens.",
+    {"Retry-After": RETRY_AFTER},
+)
 NO_ROOM = ErrorAnswer(507, 10001, "UnknownError", "There is no room to store the upload.")
 NO_BITS_IN_FORM = unprocessable("Bits path An application zip file must be uploaded")
 TYPE_MUST_BE_BITS = unprocessable("Package type must be bits.")
@@ -103,6 +111,7 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
     (faults.NotAuthenticated, lambda e: NOT_AUTHENTICATED),
     (faults.InvalidToken, lambda e: INVALID_TOKEN),
     (faults.NotAuthorized, lambda e: NOT_AUTHORIZED),
+    (KeysAway, lambda e: KEYS_AWAY),
     (faults.UnparsableBody, lambda e: unparsable(str(e))),
     (
         faults.BadQuery,

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import hmac
+
 from adapters.http.faults import InvalidToken, NotAuthenticated, NotAuthorized
 from adapters.tokens import Caller, Scope, TokenRejected, Tokens
 
+BUILDER = Caller("packtrail.builder", frozenset((Scope.READ, Scope.WRITE, Scope.BUILDER)))
+
 
 class Authenticator:
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, builder_token: str | None = None) -> None:
+        """`builder_token`: what the builder in our own process shows, that nobody else knows."""
         self._tokens = tokens
+        self._builder_token = builder_token
 
     def authenticate(self, authorization: str | None, scope: Scope) -> Caller:
-        """Raises `NotAuthenticated`, `InvalidToken`, `NotAuthorized`, in that order."""
+        """Raises `NotAuthenticated`, `InvalidToken`, `NotAuthorized`, in that order; `KeysAway`."""
         scheme, _, token = (authorization or "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise NotAuthenticated
-        try:
-            caller = self._tokens.verify(token.strip())
-        except TokenRejected as rejection:
-            raise InvalidToken(str(rejection)) from None
+        caller = self._caller(token.strip())
         if not caller.may(scope):
             raise NotAuthorized(f"{caller.guid} lacks {scope}")
         return caller
+
+    def _caller(self, token: str) -> Caller:
+        if self._builder_token is not None and hmac.compare_digest(
+            token.encode("utf-8", "surrogateescape"), self._builder_token.encode()
+        ):
+            return BUILDER
+        try:
+            return self._tokens.verify(token)
+        except TokenRejected as rejection:
+            raise InvalidToken(str(rejection)) from None

@@ -15,11 +15,12 @@ from typing import Any, Self
 
 import httpx
 
+from adapters.token_keys import Secret
 from adapters.tokens import Scope, Tokens
 from tests.support.waiting import eventually
 
 SECRET = "a secret that is for tests alone, 32+ bytes"
-TOKENS = Tokens(SECRET, "cloud_controller")
+TOKENS = Tokens(Secret(SECRET), "cloud_controller")
 ROOT = Path(__file__).resolve().parents[2]
 
 

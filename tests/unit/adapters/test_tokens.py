@@ -13,7 +13,8 @@ from typing import Any
 import jwt
 import pytest
 
-from adapters.tokens import Scope, TokenRejected, Tokens, load_or_make_secret
+from adapters.token_keys import Secret, load_secrets, make_secret
+from adapters.tokens import Scope, TokenRejected, Tokens
 
 SECRET = "a secret that is for tests alone, 32+ bytes"
 SEED_PAGE_TOKEN = (
@@ -26,7 +27,13 @@ SEED_PAGE_TOKEN = (
 
 @pytest.fixture
 def tokens() -> Tokens:
-    return Tokens(SECRET, "cloud_controller")
+    return Tokens(Secret(SECRET), "cloud_controller")
+
+
+def load_or_make_secret(path: Path) -> str:
+    make_secret(path)
+    [secret] = load_secrets(path)
+    return secret
 
 
 def claims(**changed: object) -> dict[str, object]:
@@ -146,7 +153,7 @@ def test_only_our_algorithm_is_accepted(tokens: Tokens, algorithm: str) -> None:
     with pytest.raises(TokenRejected):
         tokens.verify(signed(secret=SECRET * 3, algorithm=algorithm))
     with pytest.raises(TokenRejected):
-        Tokens(SECRET * 3, "cloud_controller").verify(
+        Tokens(Secret(SECRET * 3), "cloud_controller").verify(
             signed(secret=SECRET * 3, algorithm=algorithm)
         )
 
