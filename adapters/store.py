@@ -21,6 +21,7 @@ from adapters.event_store import postgres, sqlite
 from adapters.event_store.log import RecordedLog, Recorder
 from adapters.event_store.transcoding import EventMapper
 from adapters.postgres import PROJECTED_CHANNEL, Listener, PostgresDatabase
+from adapters.quota import StoredQuota
 from adapters.read_models import postgres_engine, sqlite_engines
 from domain.command import Receipt
 from domain.directory_service import DirectoryService
@@ -30,12 +31,19 @@ from domain.package_service import PackageService
 from projections.directory import DirectoryProjection
 from projections.droplets import DropletsProjection
 from projections.engine import Projection, Projector
-from projections.packages import PackagesProjection
+from projections.packages import PackageReadModel, PackagesProjection
+from projections.roles import RolesProjection
 from projections.unfinished import WorkProjection
 
 
 def projections() -> list[Projection]:
-    return [PackagesProjection(), WorkProjection(), DropletsProjection(), DirectoryProjection()]
+    return [
+        PackagesProjection(),
+        WorkProjection(),
+        DropletsProjection(),
+        DirectoryProjection(),
+        RolesProjection(),
+    ]
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Rules:
     """What the services hold commands to."""
 
     registered_apps: bool = False  # only apps that were announced have packages
+    max_packages_per_app: int | None = None
     staging: StagingRules = field(default_factory=StagingRules)
 
 
@@ -66,7 +75,10 @@ class Services:
     ) -> Self:
         environments = StoredEnvironments(reader, writer, writing)
         directory = DirectoryService(journal, rules.registered_apps)
-        packages = PackageService(journal, directory)
+        quota = None
+        if rules.max_packages_per_app is not None:
+            quota = StoredQuota(PackageReadModel(reader), rules.max_packages_per_app)
+        packages = PackageService(journal, directory, quota)
         droplets = DropletService(journal, packages, directory, environments, rules.staging)
         return cls(packages, droplets, directory, environments)
 

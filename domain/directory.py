@@ -251,7 +251,8 @@ class Organization(Entry, created_event_name="Created"):
         TOPIC = "organization.event"
 
     def __init__(self) -> None:
-        super().__init__()  # without one of its own, the library would make another
+        super().__init__()
+        self.suspended = False
 
     @classmethod
     def create(cls, guid: str, name: str | None, by: Cause) -> Organization:
@@ -267,10 +268,31 @@ class Organization(Entry, created_event_name="Created"):
         def apply(self, organization: Organization) -> None:
             organization.name = self.name
 
-    def announce(self, name: str, by: Cause) -> None:
-        """It is told of once more. Raises `InvalidRequest`."""
+    def announce(self, name: str, suspended: bool | None, by: Cause) -> None:
+        """It is told of once more; None leaves it as suspended as it was.
+
+        Raises `InvalidRequest`.
+        """
         self._must_not_be_deleted()
         self.rename(name, by)
+        if suspended is not None and suspended != self.suspended:
+            self._trigger(self.Suspended if suspended else self.Activated, by)
+
+    class Suspended(Event):
+        """An organization is suspended: its members reach nothing in it."""
+
+        TOPIC = "organization.suspended"
+
+        def apply(self, organization: Organization) -> None:
+            organization.suspended = True
+
+    class Activated(Event):
+        """An organization is suspended no more."""
+
+        TOPIC = "organization.activated"
+
+        def apply(self, organization: Organization) -> None:
+            organization.suspended = False
 
     def rename(self, name: str, by: Cause) -> None:
         """Raises `OrganizationNotFound`."""

@@ -1,4 +1,4 @@
-"""The commands on the directory: announcements of apps, spaces and organizations."""
+"""The commands on the directory: announcements of apps, spaces, organizations and roles."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import TypeVar
 
 from eventsourcing.persistence import IntegrityError
 
-from domain.aggregate import Cause
+from domain.aggregate import Aggregate, Cause
 from domain.directory import App, Entry, Organization, Space, faults_of_name
 from domain.droplet import Droplet, DropletState, faults_of_buildpack
-from domain.errors import AppNotFound, InvalidRequest
+from domain.errors import AppNotFound, InvalidRequest, RoleNotFound
 from domain.journal import Committed, Journal
+from domain.role import Grant, Role
 
+A = TypeVar("A", bound=Aggregate)
 E = TypeVar("E", bound=Entry)
 
 
@@ -112,13 +114,19 @@ class DirectoryService:
     def delete_space(self, guid: str, by: Cause) -> Committed[Space]:
         return self._change(Space, guid, lambda space: space.delete(by))
 
-    def announce_organization(self, guid: str, name: str, by: Cause) -> Committed[Organization]:
+    def announce_organization(
+        self, guid: str, name: str, by: Cause, suspended: bool | None = None
+    ) -> Committed[Organization]:
+        """`suspended`: None leaves it as it is; a new one is not."""
         _refuse(faults_of_name("Organization guid", guid) + faults_of_name("Name", name))
+
+        def begin() -> Organization:
+            organization = Organization.create(guid, name, by)
+            organization.announce(name, suspended, by)
+            return organization
+
         return self._announce(
-            Organization,
-            guid,
-            lambda: Organization.create(guid, name, by),
-            lambda organization: organization.announce(name, by),
+            Organization, guid, begin, lambda found: found.announce(name, suspended, by)
         )
 
     def rename_organization(self, guid: str, name: str, by: Cause) -> Committed[Organization]:
@@ -128,9 +136,29 @@ class DirectoryService:
     def delete_organization(self, guid: str, by: Cause) -> Committed[Organization]:
         return self._change(Organization, guid, lambda found: found.delete(by))
 
+    def assign_role(self, grant: Grant, by: Cause) -> Committed[Role]:
+        """A user has a role, from here on."""
+        for kind, guid in ((Space, grant.space_guid), (Organization, grant.organization_guid)):
+            if self.deletion_of(kind, guid) is not None:
+                raise InvalidRequest([f"{kind.KIND} '{guid}' was deleted"])
+        return self._announce(
+            Role, grant.guid, lambda: Role.assign(grant, by), lambda role: role.restore(by)
+        )
+
+    def remove_role(self, grant: Grant, by: Cause) -> Committed[Role]:
+        """A user has a role no more. Raises `RoleNotFound` for one that they never had."""
+
+        def load() -> Role:
+            role = self._journal.find(Role, grant.guid)
+            if role is None:
+                raise RoleNotFound(grant.user_guid, grant.type)
+            return role
+
+        return self._journal.change(load, lambda role: role.remove(by))
+
     def _announce(
-        self, kind: type[E], guid: str, begin: Callable[[], E], again: Callable[[E], None]
-    ) -> Committed[E]:
+        self, kind: type[A], guid: str, begin: Callable[[], A], again: Callable[[A], None]
+    ) -> Committed[A]:
         while True:
             entry = self._journal.find(kind, guid)
             if entry is None:

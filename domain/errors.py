@@ -42,6 +42,19 @@ class OrganizationNotFound(Refusal):
         self.guid = guid
 
 
+class RoleNotFound(Refusal):
+    def __init__(self, user_guid: str, type: str) -> None:
+        super().__init__(f"user {user_guid!r} has no such role as {type}")
+
+
+class TooManyPackages(Refusal):
+    """An app has as many packages as it may have."""
+
+    def __init__(self, app_guid: str, limit: int) -> None:
+        super().__init__(f"app {app_guid!r} has {limit} packages, the limit")
+        self.limit = limit
+
+
 class InvalidRequest(Refusal):
     """What was asked for breaks rules; `faults` are sentences for the client."""
 

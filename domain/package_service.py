@@ -9,14 +9,21 @@ from domain.directory_service import DirectoryService
 from domain.errors import PackageNotFound
 from domain.journal import Committed, Journal
 from domain.package import Digests, Fault, Package, PackageType, StagedBits, StoredBits
+from domain.ports import PackageQuota
 
 
 class PackageService:
     """The commands on packages. Every method may raise the package's refusals."""
 
-    def __init__(self, journal: Journal, directory: DirectoryService | None = None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        directory: DirectoryService | None = None,
+        quota: PackageQuota | None = None,
+    ) -> None:
         self._journal = journal
         self._directory = directory or DirectoryService(journal)
+        self._quota = quota
 
     def create(
         self,
@@ -28,12 +35,12 @@ class PackageService:
     ) -> Committed[Package]:
         """With a `key` that its actor sent before, what was created then.
 
-        Raises `AppNotFound`, `KeyReused`.
+        Raises `AppNotFound`, `KeyReused`, `TooManyPackages`.
         """
 
         def begin(guid: str) -> Package:
             package = Package.create(guid, app_guid, type, url, by)
-            self._directory.app(app_guid)
+            self._check_app(app_guid)
             return package
 
         def same(first: Package) -> bool:
@@ -51,17 +58,23 @@ class PackageService:
     ) -> Committed[Package]:
         """With a `key` that its actor sent before, what was created then.
 
-        Raises `AppNotFound`, `KeyReused`.
+        Raises `AppNotFound`, `KeyReused`, `TooManyPackages`.
         """
 
         def begin(guid: str) -> Package:
-            self._directory.app(app_guid)
+            self._check_app(app_guid)
             return Package.copy(self.get(source_guid), guid, app_guid, by)
 
         def same(first: Package) -> bool:
             return (first.app_guid, first.source_guid) == (app_guid, source_guid)
 
         return self._journal.begin(Package, begin, same, by, key)
+
+    def _check_app(self, app_guid: str) -> None:
+        """Whether an app may have one more package. Raises `AppNotFound`, `TooManyPackages`."""
+        self._directory.app(app_guid)
+        if self._quota is not None:
+            self._quota.check(app_guid)
 
     def check_upload(self, guid: str) -> None:
         self.get(guid).check_upload()

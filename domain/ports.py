@@ -97,6 +97,13 @@ class Environments(Protocol):
         """Removes it, if it is there."""
 
 
+class PackageQuota(Protocol):
+    """How many packages an app may have."""
+
+    def check(self, app_guid: str) -> None:
+        """Whether there is room for one more. Raises `TooManyPackages`."""
+
+
 @dataclass(frozen=True)
 class LoggedEvent:
     """An event and its position in the log (positions grow, and may have gaps)."""

@@ -25,7 +25,7 @@ from entrypoints.wiring import open_work_store
 
 EXAMPLE = """\
 the file is JSON, and each part may be left out:
-  {"organizations": [{"guid": "…", "name": "retail"}],
+  {"organizations": [{"guid": "…", "name": "retail", "suspended": false}],
    "spaces": [{"guid": "…", "name": "production", "organization_guid": "…"}],
    "apps": [{"guid": "…", "name": "shop", "space_guid": "…", "buildpack": "procfile",
              "environment_variables": {"LANG": "C.UTF-8"}}]}
@@ -48,27 +48,46 @@ class Announced:
     @classmethod
     def of(cls, content: bytes) -> Announced:
         """Raises `UnusableFile`, with all that is wrong."""
-        try:
-            parts = orjson.loads(content)
-        except orjson.JSONDecodeError as error:
-            raise UnusableFile(f"it is not JSON: {error}") from None
-        if not isinstance(parts, dict):
-            raise UnusableFile("it is not a JSON object")
-        faults = [
-            f"there is no part {name!r}, only organizations, spaces and apps"
-            for name in parts
-            if name not in ("organizations", "spaces", "apps")
-        ]
         announced = cls()
-        for name, take in (
-            ("organizations", lambda e: announced.organizations.append(OrganizationCreated.of(e))),
-            ("spaces", lambda e: announced.spaces.append(SpaceCreated.of(e))),
-            ("apps", lambda e: announced.apps.append(_app(e))),
-        ):
-            faults += _each(name, parts.get(name, []), take)
-        if faults:
-            raise UnusableFile("\n".join(faults))
+        entries_of(
+            content,
+            {
+                "organizations": lambda entry: announced.organizations.append(
+                    OrganizationCreated.of(entry)
+                ),
+                "spaces": lambda entry: announced.spaces.append(SpaceCreated.of(entry)),
+                "apps": lambda entry: announced.apps.append(_app(entry)),
+            },
+        )
         return announced
+
+
+def entries_of(content: bytes, takers: Mapping[str, Callable[[Mapping[str, Any]], None]]) -> None:
+    """Lets each part of a file's content be taken, entry by entry.
+
+    Raises `UnusableFile`, with all that is wrong.
+    """
+    try:
+        parts = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise UnusableFile(f"it is not JSON: {error}") from None
+    if not isinstance(parts, dict):
+        raise UnusableFile("it is not a JSON object")
+    *most, last = takers
+    known = f"{', '.join(most)} and {last}" if most else last
+    faults = [f"there is no part {name!r}, only {known}" for name in parts if name not in takers]
+    for name, take in takers.items():
+        faults += _each(name, parts.get(name, []), take)
+    if faults:
+        raise UnusableFile("\n".join(faults))
+
+
+def add_actor(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that tells who does it."""
+    parser.add_argument(
+        "--as", dest="actor", default="operator", metavar="ACTOR",
+        help="who does it, for the log: a guid or a role, never an address (operator)",
+    )  # fmt: skip
 
 
 def _each(name: str, entries: Any, take: Callable[[Mapping[str, Any]], None]) -> list[str]:
@@ -122,10 +141,7 @@ def add_apps(commands: Any) -> list[argparse.ArgumentParser]:
     deleting.add_argument("guid", nargs="+")
     deleting.set_defaults(run=_delete)
     for parser in (importing, deleting):
-        parser.add_argument(
-            "--as", dest="actor", default="operator", metavar="ACTOR",
-            help="who does it, for the log: a guid or a role, never an address (operator)",
-        )  # fmt: skip
+        add_actor(parser)
     return [importing, deleting]
 
 
@@ -182,7 +198,7 @@ def _take_in(services: Services, announced: Announced, by: Cause) -> int:
 
     for organization in announced.organizations:
         announce(
-            lambda o=organization: directory.announce_organization(o.guid, o.name, by)  # type: ignore[misc]
+            lambda o=organization: directory.announce_organization(o.guid, o.name, by, o.suspended)  # type: ignore[misc]
         )
     for space in announced.spaces:
         announce(

@@ -34,6 +34,7 @@ from entrypoints.logs import log_to_stderr
 from entrypoints.metrics import serve_metrics
 from entrypoints.prefork import listen_on, run_children, stop_with_parent
 from entrypoints.process import Process
+from entrypoints.roles import add_roles
 from entrypoints.settings import SettingError, Settings
 from entrypoints.tools import migrate, print_contract, print_token, replay
 from entrypoints.wiring import Wiring
@@ -157,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.set_defaults(run=_serve)
     _add_processes(commands)
-    for parser_of_data in (*add_dead(commands), *add_apps(commands)):
+    for parser_of_data in (*add_dead(commands), *add_apps(commands), *add_roles(commands)):
         _add_data_dir(parser_of_data)
     asyncapi = commands.add_parser(
         "asyncapi",
@@ -197,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     replaying.add_argument(
         "projection",
         nargs="*",
-        help="packages, work, droplets, directory; all of them if none is named",
+        help="packages, work, droplets, directory, roles; all of them if none is named",
     )
     replaying.set_defaults(run=replay)
     return parser

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from sqlalchemy.pool import QueuePool
 
 from adapters import schema
+from adapters.authorization import AuthorizationAway, ByCloudController, ByRoles, ByScopes, Guard
 from adapters.blob_store.local import LocalBlobs
 from adapters.blob_store.s3 import S3Blobs
 from adapters.bus.bus import Bus
@@ -60,16 +61,18 @@ from domain.processing import Processing
 from entrypoints.builder import builder_beside
 from entrypoints.keys import make_keys
 from entrypoints.process import Both, Consumers, Process
-from entrypoints.settings import MEMORY, SettingError, Settings
+from entrypoints.settings import MEMORY, AuthorizationBy, SettingError, Settings
 from projections.directory import DirectoryReadModel
 from projections.droplets import DropletReadModel
 from projections.engine import Projector
 from projections.packages import PackageReadModel
 from projections.positions import versions_of
 from projections.progress import Progress, StoredProgress
+from projections.roles import RoleReadModel
 from projections.unfinished import Step, WorkReadModel
 
 HTTP_THREADS = 8
+LEVEL_PATIENCE = 5.0  # seconds that a command waits for the read models, before it tries again
 POLICIES = "policies"  # the name under which their position is kept
 REQUEST_CONNECTIONS = HTTP_THREADS
 WORK_CONNECTIONS = 12
@@ -83,6 +86,7 @@ RELAY_LOCK, PROJECTOR_LOCK, SWEEP_LOCK, SERVE_LOCK, POLICIES_LOCK = (
 def rules_of(settings: Settings) -> Rules:
     return Rules(
         settings.registered_apps,
+        settings.limits.max_packages_per_app,
         StagingRules(
             settings.stack,
             settings.max_staging_memory,
@@ -311,8 +315,31 @@ class Wiring:
         handler = CommandHandler(
             store, self._bus, self._authenticator, self._claims(store),
             UploadRules(settings.max_package_size, settings.app_bits_upload), self.metrics,
+            self._guard(store, lambda: self._require_level(store)),
         )  # fmt: skip
         return [CommandConsumer(self._bus, handler)]
+
+    def _require_level(self, store: Store) -> None:
+        """Raises `AuthorizationAway`, upon which a command waits."""
+        if not self._progress(store).wait_for(store.log.head(), LEVEL_PATIENCE):
+            raise AuthorizationAway("the read models are behind the log")
+
+    def _guard(self, store: Store, require_level: Callable[[], None]) -> Guard:
+        """What refuses callers who may not do what they ask for."""
+        settings = self._settings
+        match settings.authorization:
+            case AuthorizationBy.SCOPES:
+                return Guard(ByScopes())
+            case AuthorizationBy.ROLES:
+                return Guard(ByRoles(RoleReadModel(store.reader), require_level))
+            case AuthorizationBy.CLOUD_CONTROLLER:
+                return Guard(
+                    ByCloudController(
+                        settings.cloud_controller_url,
+                        PackageReadModel(store.reader),
+                        DirectoryReadModel(store.reader),
+                    )
+                )
 
     def _policies(self) -> list[Part]:
         settings, store = self._settings, self._work
@@ -352,8 +379,10 @@ class Wiring:
         self._prepare_bits()
         rules = UploadRules(settings.max_package_size, settings.app_bits_upload)
         freshness = Freshness(self._progress(store), store.log)
+        guard = self._guard(store, freshness.require)
         app = create_app(
             authenticator=self._authenticator,
+            guard=guard,
             services=store.services,
             read_models=ReadModels(
                 PackageReadModel(store.reader),

@@ -61,6 +61,7 @@ organizations = Table(
     metadata,
     Column("guid", Text, primary_key=True),
     Column("name", Text),
+    Column("suspended", Boolean, nullable=False),
     Column("deleted", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger),
@@ -74,7 +75,7 @@ class DirectoryProjection:
     """Keeps a row an app, space and organization."""
 
     name = "directory"
-    version = 1
+    version = 2
     tables: Sequence[Table] = (apps, spaces, organizations)
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
@@ -148,13 +149,18 @@ def _project_space(rows: Rows, logged: LoggedEvent) -> None:
 def _project_organization(rows: Rows, logged: LoggedEvent) -> None:
     event = logged.event
     if isinstance(event, Organization.Created):
-        rows[event.guid] = _new(_ORGANIZATIONS, event.guid, event.timestamp) | {"name": event.name}
+        rows[event.guid] = _new(_ORGANIZATIONS, event.guid, event.timestamp) | {
+            "name": event.name,
+            "suspended": False,
+        }
         return
     row = row_of(rows, logged)
     row["updated_at"] = microseconds(event.timestamp)
     match event:
         case Organization.Renamed():
             row["name"] = event.name
+        case Organization.Suspended() | Organization.Activated():
+            row["suspended"] = isinstance(event, Organization.Suspended)
         case Organization.Deleted():
             row["deleted"] = True
 

@@ -26,7 +26,15 @@ from domain.droplet import Droplet, DropletState, procfile_of
 from domain.ports import LoggedEvent
 from projections.positions import metadata
 from projections.representation import DropletView
-from projections.rows import KeyedTable, Rows, microseconds, moment_of, row_of, texts_found
+from projections.rows import (
+    KeyedTable,
+    Rows,
+    Selection,
+    microseconds,
+    moment_of,
+    row_of,
+    texts_found,
+)
 from projections.unfinished import Step, UnfinishedWork
 
 droplets = Table(
@@ -115,12 +123,16 @@ class DropletOrder(StrEnum):
 
 @dataclass(frozen=True)
 class DropletQuery:
-    """Which droplets are asked for, and in which order; None filters nothing."""
+    """Which droplets are asked for, and in which order; None filters nothing.
+
+    `visible` are the apps whose droplets may be seen.
+    """
 
     app_guids: Sequence[str] | None = None
     states: Sequence[str] | None = None
     order: DropletOrder = DropletOrder.CREATED_AT
     descending: bool = False
+    visible: Selection | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +179,9 @@ class DropletReadModel:
         if query.states is not None:
             wanted.append(droplets.c.state.in_(_askable(query.states)))
         order: list[ColumnElement[Any]] = [droplets.c.number]
+        if query.visible is not None:
+            wanted.append(droplets.c.app_guid.in_(query.visible))
+            order = [droplets.c.number + 0]  # not to be found in that order: theirs may be few
         if query.order is DropletOrder.UPDATED_AT:
             # what never changed was up to date when it was created
             order.insert(0, func.coalesce(droplets.c.updated_at, droplets.c.created_at))

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Engine,
     Index,
@@ -24,7 +25,15 @@ from domain.package import Package, PackageState, PackageType
 from domain.ports import LoggedEvent
 from projections.positions import metadata
 from projections.representation import PackageView
-from projections.rows import KeyedTable, Rows, microseconds, moment_of, row_of, texts_found
+from projections.rows import (
+    KeyedTable,
+    Rows,
+    Selection,
+    microseconds,
+    moment_of,
+    row_of,
+    texts_found,
+)
 
 packages = Table(
     "packages",
@@ -155,13 +164,41 @@ class PackageReadModel:
         if app_guid is not None and "\0" in app_guid:
             return PackagePage(0, [])
         of_app = [] if app_guid is None else [packages.c.app_guid == app_guid]
+        return self._page(of_app, packages.c.number, page, per_page)
+
+    def page_of_apps(self, apps: Selection, page: int, per_page: int) -> PackagePage:
+        """The packages of these apps, in creation order; costs what there is of them."""
+        # by number, and not to be found in that order: among all packages theirs may be few
+        return self._page([packages.c.app_guid.in_(apps)], packages.c.number + 0, page, per_page)
+
+    def apps(self, most: int) -> list[str]:
+        """The guids of apps that have packages, `most` of them."""
+        query = select(packages.c.app_guid).distinct().limit(most)
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query))
+
+    def count_of_app(self, app_guid: str, most: int) -> int:
+        """How many packages an app has; counted up to `most`."""
+        if "\0" in app_guid:
+            return 0
+        some = select(packages.c.guid).where(packages.c.app_guid == app_guid).limit(most)
+        with self._engine.connect() as connection:
+            return connection.scalar(select(func.count()).select_from(some.subquery())) or 0
+
+    def _page(
+        self,
+        of_app: Sequence[ColumnElement[bool]],
+        order: ColumnElement[int],
+        page: int,
+        per_page: int,
+    ) -> PackagePage:
         with self._engine.connect() as connection:
             total = connection.scalar(select(func.count()).select_from(packages).where(*of_app))
             total = total or 0
             offset = (page - 1) * per_page
             if offset >= total:
                 return PackagePage(total, [])
-            query = select(packages).where(*of_app).order_by(packages.c.number)
+            query = select(packages).where(*of_app).order_by(order)
             rows = connection.execute(query.limit(per_page).offset(offset)).all()
         return PackagePage(total, [_package_row(row) for row in rows])
 

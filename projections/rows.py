@@ -12,6 +12,7 @@ from sqlalchemy import bindparam as bind
 from domain.ports import LoggedEvent
 
 Rows = dict[str, dict[str, Any]]
+Selection = Select[tuple[str]] | Sequence[str]  # guids, by a query or one by one
 LOOKUP = 400  # rows asked for in one statement
 
 

@@ -28,6 +28,7 @@ from domain.command import Command
 from domain.directory import App, Organization, Space
 from domain.droplet import Droplet
 from domain.package import Package
+from domain.role import Role
 
 VERSION = "1.0.0"  # of the messages
 
@@ -52,7 +53,7 @@ def event_classes() -> list[type[RecordedEvent]]:
     """Every kind of event there is, by what it happens to."""
     return [
         kind
-        for aggregate in (Package, Droplet, App, Space, Organization, Command)
+        for aggregate in (Package, Droplet, App, Space, Organization, Role, Command)
         for name, kind in vars(aggregate).items()
         if inspect.isclass(kind) and issubclass(kind, RecordedEvent) and name != "Event"
     ]

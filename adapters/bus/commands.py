@@ -19,6 +19,7 @@ from uuid import uuid4
 import orjson
 from pydantic import BaseModel
 
+from adapters.authorization import Guard
 from adapters.bus import contract
 from adapters.bus.bus import COMMANDS, Abandoned, BrokerAway, Bus, Consumer
 from adapters.bus.messages import Message
@@ -98,7 +99,9 @@ class CommandHandler:
         claims: Claims,
         rules: UploadRules,
         metrics: Metrics,
+        guard: Guard,
     ) -> None:
+        self._guard = guard
         self._store = store
         self._bus = bus
         self._authenticator = authenticator
@@ -222,6 +225,7 @@ class CommandHandler:
             fields = {name: value for name, value in data.items() if name != "app_guid"}
             type, url = new_package_of(fields, str(data.get("app_guid", "")))
             create = contract.CreatePackage.of(data)
+            self._guard.change_app(caller, create.app_guid)
             return services.packages.create(create.app_guid, type, url, by)
         if kind is contract.StagePackage and "environment_variables" in data:
             raise InvalidRequest(
@@ -229,7 +233,32 @@ class CommandHandler:
             )
         if kind is contract.UploadPackage:
             self._rules.check_enabled(caller)
-        return self._dispatch(kind.of(data), services, by)
+        checked = kind.of(data)
+        self._check_access(checked, services, caller)
+        return self._dispatch(checked, services, by)
+
+    def _check_access(
+        self, command: contract.CommandData, services: Services, caller: Caller
+    ) -> None:
+        """Raises `NotAuthorized`, and the refusals for what a caller may not see."""
+        guard = self._guard
+
+        def app_of_package(guid: str) -> str:
+            return services.packages.get(guid).app_guid
+
+        def app_of_droplet(guid: str) -> str:
+            return services.droplets.get(guid).app_guid
+
+        match command:
+            case contract.CopyPackage():
+                guard.change_app(caller, command.app_guid)
+                guard.change_package(caller, command.source_guid, app_of_package)
+            case contract.UploadPackage() | contract.DeletePackage() | contract.StagePackage():
+                guard.change_package(caller, command.guid, app_of_package)
+            case contract.DeleteDroplet():
+                guard.change_droplet(caller, command.guid, app_of_droplet)
+            case contract.StagingStarted() | contract.DropletStaged() | contract.StagingFailed():
+                guard.answer_for_droplet(caller, command.guid, app_of_droplet)
 
     def _dispatch(
         self, command: contract.CommandData, services: Services, by: Cause
@@ -274,11 +303,17 @@ class CommandHandler:
             case contract.SpaceDeleted():
                 return directory.delete_space(command.guid, by)
             case contract.OrganizationCreated():
-                return directory.announce_organization(command.guid, command.name, by)
+                return directory.announce_organization(
+                    command.guid, command.name, by, command.suspended
+                )
             case contract.OrganizationRenamed():
                 return directory.rename_organization(command.guid, command.name, by)
             case contract.OrganizationDeleted():
                 return directory.delete_organization(command.guid, by)
+            case contract.RoleRemoved():
+                return directory.remove_role(command.grant, by)
+            case contract.RoleAssigned():
+                return directory.assign_role(command.grant, by)
         raise AssertionError(f"nobody carries out {command.TYPE}")
 
     def _persist(self, act: Callable[[], R]) -> R:

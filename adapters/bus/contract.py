@@ -17,6 +17,7 @@ from domain.aggregate import MAX_GUID_LENGTH
 from domain.directory import MAX_NAME
 from domain.droplet import MAX_ERROR
 from domain.errors import InvalidRequest
+from domain.role import Grant
 
 AUTHORIZATION = "authorization"  # the header that a command's token is in: "bearer …"
 REPLY_SOURCE = "/v3/commands"
@@ -57,6 +58,7 @@ _MUST_BE = {
     "string_too_short": "have {min_length} or more characters",
     "string_too_long": "have {max_length} or less characters",
     "literal_error": "be one of {expected}",
+    "bool_type": "be true or false",
 }
 
 
@@ -271,6 +273,9 @@ class OrganizationCreated(_Announcement):
     EXAMPLE = {"guid": "f2d6b3c4-0d7d-4d0e-b7c3-1f4f0f6f3d52", "name": "retail"}
     guid: Guid
     name: Name
+    suspended: bool | None = Field(
+        None, description="Whether its members reach nothing in it; null leaves it as it is."
+    )
 
 
 class OrganizationRenamed(_Announcement):
@@ -288,6 +293,37 @@ class OrganizationDeleted(_Announcement):
     TYPE = "organization.deleted"
     EXAMPLE = {"guid": "f2d6b3c4-0d7d-4d0e-b7c3-1f4f0f6f3d52"}
     guid: Guid
+
+
+class RoleAssigned(_Announcement):
+    """A user has a role in a space or an organization."""
+
+    TYPE = "role.assigned"
+    EXAMPLE = {
+        "user_guid": "uaa-id-431",
+        "type": "SpaceDeveloper",
+        "space_guid": "c5a7d7b1-6f1c-4f0c-9c53-6f5bb2c5d6a1",
+    }
+    user_guid: Guid = Field(description="As tokens have it: never an address.")
+    type: Literal["SpaceDeveloper", "SpaceManager", "SpaceAuditor", "OrgManager"]
+    space_guid: Guid | None = Field(None, description="Where: of a role in a space.")
+    organization_guid: Guid | None = Field(None, description="Where: of an OrgManager.")
+
+    @property
+    def grant(self) -> Grant:
+        """Raises `InvalidRequest`."""
+        return Grant.of(self.user_guid, self.type, self.space_guid, self.organization_guid)
+
+
+class RoleRemoved(RoleAssigned):
+    """A user has a role no more."""
+
+    TYPE = "role.removed"
+    EXAMPLE = {
+        "user_guid": "uaa-id-431",
+        "type": "OrgManager",
+        "organization_guid": "f2d6b3c4-0d7d-4d0e-b7c3-1f4f0f6f3d52",
+    }
 
 
 COMMANDS: Mapping[str, type[CommandData]] = {
@@ -311,6 +347,8 @@ COMMANDS: Mapping[str, type[CommandData]] = {
         OrganizationCreated,
         OrganizationRenamed,
         OrganizationDeleted,
+        RoleAssigned,
+        RoleRemoved,
     )
 }
 

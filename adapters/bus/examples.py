@@ -16,6 +16,7 @@ from domain.directory import App, Organization, Space
 from domain.droplet import BuiltDroplet, Droplet, StageRequest
 from domain.package import Digests, Fault, Package, PackageType, StagedBits, StoredBits
 from domain.ports import LoggedEvent
+from domain.role import Grant, Role, RoleType
 
 _BY = Cause("uaa-id-429", "66805566-6b1d-4255-85a7-8d27b6d9374c")
 _AT = datetime(2015, 10, 7, 0, 35, 46, tzinfo=UTC)
@@ -110,9 +111,14 @@ def _history() -> Iterator[RecordedEvent]:
     space.delete(_BY)
     organization = Organization.create(_ORGANIZATION, "retail", _BY)
     organization.rename("sales", _BY)
+    organization.announce("sales", True, _BY)
+    organization.announce("sales", False, _BY)
     organization.delete(_BY)
     receipt = Receipt("/example", "package.create-1", "package.create", "c" * 64, _BY)
-    yield from _events_of(app, space, organization, Command.execute(receipt, _PACKAGE))
+    role = Role.assign(Grant("uaa-id-431", RoleType.SPACE_DEVELOPER, _SPACE), _BY)
+    role.remove(_BY)
+    role.restore(_BY)
+    yield from _events_of(app, space, organization, role, Command.execute(receipt, _PACKAGE))
 
 
 def _events_of(*aggregates: Aggregate) -> Iterator[RecordedEvent]:

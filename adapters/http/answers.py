@@ -13,6 +13,7 @@ import orjson
 from eventsourcing.persistence import PersistenceError
 from sqlalchemy.exc import SQLAlchemyError
 
+from adapters.authorization import AuthorizationAway
 from adapters.http import faults
 from adapters.token_keys import KeysAway
 from domain import errors
@@ -102,6 +103,13 @@ KEYS_AWAY = ErrorAnswer(
     "The server is away that tells the keys of tokens.",
     {"Retry-After": RETRY_AFTER},
 )
+AUTHORIZATION_AWAY = ErrorAnswer(
+    503,
+    10001,
+    "UnknownError",
+    "The server is away that tells what you may do.",
+    {"Retry-After": RETRY_AFTER},
+)
 NO_ROOM = ErrorAnswer(507, 10001, "UnknownError", "There is no room to store the upload.")
 NO_BITS_IN_FORM = unprocessable("Bits path An application zip file must be uploaded")
 TYPE_MUST_BE_BITS = unprocessable("Package type must be bits.")
@@ -112,6 +120,13 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
     (faults.InvalidToken, lambda e: INVALID_TOKEN),
     (faults.NotAuthorized, lambda e: NOT_AUTHORIZED),
     (KeysAway, lambda e: KEYS_AWAY),
+    (AuthorizationAway, lambda e: AUTHORIZATION_AWAY),
+    (
+        faults.TooManyApps,
+        lambda e: unprocessable(
+            f"There are packages of more than {e.limit} apps: ask for those of one app"
+        ),
+    ),
     (faults.UnparsableBody, lambda e: unparsable(str(e))),
     (
         faults.BadQuery,
@@ -136,6 +151,11 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
     (errors.AppNotFound, lambda e: not_found("App")),
     (errors.SpaceNotFound, lambda e: not_found("Space")),
     (errors.OrganizationNotFound, lambda e: not_found("Organization")),
+    (errors.RoleNotFound, lambda e: not_found("Role")),
+    (
+        errors.TooManyPackages,
+        lambda e: unprocessable(f"App has {e.limit} packages, the limit"),
+    ),
     (errors.InvalidRequest, lambda e: unprocessable(", ".join(e.faults))),
     (errors.PackageNotStageable, lambda e: NOT_STAGEABLE),
     (

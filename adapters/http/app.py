@@ -11,6 +11,7 @@ from typing import Any
 import falcon
 
 from adapters import context
+from adapters.authorization import Guard
 from adapters.claims import Claims
 from adapters.http.admission import UploadRules, segment_of
 from adapters.http.answers import (
@@ -107,6 +108,7 @@ class RequestMiddleware:
 def create_app(
     *,
     authenticator: Authenticator,
+    guard: Guard,
     services: Services,
     read_models: ReadModels,
     freshness: Freshness,
@@ -121,8 +123,8 @@ def create_app(
     tracing: Tracing,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The application, made of the parts it is given."""
-    commands = Commands(services, freshness)
-    queries = Queries(read_models, freshness, registered_apps)
+    commands = Commands(services, freshness, guard)
+    queries = Queries(read_models, freshness, registered_apps, guard)
     app = falcon.App(middleware=[RequestMiddleware(authenticator, metrics, tracing)])
     app.add_route("/", Root(version))
     app.add_route("/healthz", Alive())

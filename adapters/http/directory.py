@@ -13,6 +13,7 @@ from adapters.http.exchange import (
     ReadModels,
     answer_json,
     body_of,
+    caller_of,
     cause_of,
 )
 from adapters.tokens import Scope
@@ -31,7 +32,7 @@ class OneApp:
         self._queries = queries
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
-        app = self._queries.app(guid)
+        app = self._queries.app(guid, caller_of(req))
         _answer_app(resp, self._queries.ask(), app)
 
 
@@ -52,8 +53,11 @@ class CurrentDroplet:
             raise InvalidRequest([*faults, "Droplet guid must be a string"])
         if faults:
             raise InvalidRequest(faults)
+        guard = self._commands.guard
+        guard.change_app(caller_of(req), guid)
         self._commands.directory.app(guid)
         droplet = self._commands.droplets.get(droplet_guid)
+        guard.see_droplet(caller_of(req), droplet_guid, droplet.app_guid)
         committed = self._commands.directory.assign_droplet(guid, droplet, cause_of(req))
         self._commands.settle(committed)
         # it is done, whatever the read models have: they only tell what else is known
@@ -99,7 +103,7 @@ class OneSpace:
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         directory = self._queries.ask().directory
         space = directory.space(guid)
-        if space is None:
+        if space is None or not self._queries.guard.sees_space(caller_of(req), guid):
             raise SpaceNotFound(guid)
         links = {"self": {"href": f"/v3/spaces/{segment(guid)}"}}
         if space.parent is not None and directory.organization(space.parent) is not None:
@@ -117,7 +121,7 @@ class OneOrganization:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         found = self._queries.ask().directory.organization(guid)
-        if found is None:
+        if found is None or not self._queries.guard.sees_organization(caller_of(req), guid):
             raise OrganizationNotFound(guid)
         links = {"self": {"href": f"/v3/organizations/{segment(guid)}"}}
         answer_json(resp, {"guid": guid, "name": found.name, **_times(found), "links": links})

@@ -9,7 +9,7 @@ import falcon
 
 from adapters.bits import FileBits
 from adapters.http.disposition import attachment
-from adapters.http.exchange import Queries
+from adapters.http.exchange import Queries, caller_of
 from adapters.http.faults import RangeNotSatisfiable
 from adapters.metrics import Metrics
 from adapters.tokens import Scope
@@ -42,6 +42,7 @@ class Download:
         row = self._queries.ask().packages.find(guid)
         if row is None:
             raise PackageNotFound(guid)
+        self._queries.guard.see_package(caller_of(req), guid, row.view.app_guid)
         if row.view.type != PackageType.BITS:
             raise PackageTypeNotBits(guid, row.view.type)
         if row.view.state != PackageState.READY or row.blob_key is None:

@@ -15,6 +15,7 @@ from adapters.http.exchange import (
     ReadModels,
     answer_json,
     body_of,
+    caller_of,
     cause_of,
     idempotency_key,
 )
@@ -26,6 +27,7 @@ from domain.droplet import Droplet, DropletState
 from domain.errors import DropletNotFound, DropletNotStaged
 from projections.droplets import DropletOrder, DropletQuery, DropletRow
 from projections.representation import DropletView, represent_droplet, segment, view_of_droplet
+from projections.rows import Selection
 
 MAX_VALUES = 1000  # of a filter
 _ORDER = re.compile(rf"([ +-]?)({'|'.join(DropletOrder)})")
@@ -41,6 +43,7 @@ class DropletsOfPackage:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         wanted = wanted_of(json_object(body_of(req)))
+        self._commands.may_change_package(req, guid)
         droplets = self._commands.droplets
         requested = droplets.stage(guid, wanted, cause_of(req), idempotency_key(req))
         self._commands.settle(requested.committed)
@@ -64,9 +67,11 @@ class OneDroplet:
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         asked = self._queries.ask()
         row = _find(asked, guid)
+        self._queries.guard.see_droplet(caller_of(req), guid, row.view.app_guid)
         answer_json(resp, _represent_all(asked, [row.view])[0])
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
+        self._commands.may_change_droplet(req, guid)
         self._commands.settle(self._commands.droplets.delete(guid, cause_of(req)))
         resp.status = falcon.HTTP_204
 
@@ -83,6 +88,7 @@ class DropletDownload:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         row = _find(self._queries.ask(), guid)
+        self._queries.guard.see_droplet(caller_of(req), guid, row.view.app_guid)
         if row.view.state != DropletState.STAGED or row.blob_key is None:
             raise DropletNotStaged(guid, row.view.state)
         sent = answer_bits(
@@ -102,7 +108,8 @@ class AllDroplets:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         paging = Paging.of_query(req.query_string, ("app_guids", "order_by", "states"), _signed)
-        query = _query(paging, _list(paging, "app_guids"))
+        seen = self._queries.guard.apps_seen(caller_of(req))
+        query = _query(paging, _list(paging, "app_guids"), seen)
         _answer_page(resp, self._queries, paging, "/v3/droplets", query)
 
 
@@ -116,7 +123,7 @@ class DropletsOfApp:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         paging = Paging.of_query(req.query_string, ("order_by", "states"), _signed)
-        self._queries.check_app(guid)
+        self._queries.check_app(guid, caller_of(req))
         path = f"/v3/apps/{segment(guid)}/droplets"
         _answer_page(resp, self._queries, paging, path, _query(paging, [guid]))
 
@@ -135,10 +142,12 @@ def _signed(filters: dict[str, str]) -> None:
     filters["order_by"] = ("-" if match[1] == "-" else "+") + match[2]
 
 
-def _query(paging: Paging, app_guids: list[str] | None) -> DropletQuery:
+def _query(
+    paging: Paging, app_guids: list[str] | None, visible: Selection | None = None
+) -> DropletQuery:
     order = paging.filters.get("order_by", "+created_at")
     return DropletQuery(
-        app_guids, _list(paging, "states"), DropletOrder(order[1:]), order.startswith("-")
+        app_guids, _list(paging, "states"), DropletOrder(order[1:]), order.startswith("-"), visible
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import falcon
 
+from adapters.authorization import Guard
 from adapters.environments import StoredEnvironments
 from adapters.http.answers import JSON_TYPE, pretty_json
 from adapters.http.faults import BadKey, BodyTooLarge
@@ -25,10 +26,14 @@ from projections.packages import PackageReadModel
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
+def caller_of(req: falcon.Request) -> Caller:
+    caller: Caller = req.context.caller
+    return caller
+
+
 def cause_of(req: falcon.Request) -> Cause:
     """Who and which request causes what a command writes."""
-    caller: Caller = req.context.caller
-    return Cause(caller.guid, req.context.request_id)
+    return Cause(caller_of(req).guid, req.context.request_id)
 
 
 def body_of(req: falcon.Request) -> bytes:
@@ -56,11 +61,24 @@ def answer_json(resp: falcon.Response, value: Any, status: str = falcon.HTTP_200
 class Commands:
     """What every resource that writes does with a command's outcome."""
 
-    def __init__(self, services: Services, freshness: Freshness) -> None:
+    def __init__(self, services: Services, freshness: Freshness, guard: Guard) -> None:
+        self.guard = guard
         self.packages = services.packages
         self.droplets = services.droplets
         self.directory = services.directory
         self._freshness = freshness
+
+    def may_change_package(self, req: falcon.Request, guid: str) -> None:
+        """Raises `PackageNotFound`, `NotAuthorized`."""
+        self.guard.change_package(
+            caller_of(req), guid, lambda guid: self.packages.get(guid).app_guid
+        )
+
+    def may_change_droplet(self, req: falcon.Request, guid: str) -> None:
+        """Raises `DropletNotFound`, `NotAuthorized`."""
+        self.guard.change_droplet(
+            caller_of(req), guid, lambda guid: self.droplets.get(guid).app_guid
+        )
 
     def settle(self, committed: Committed[Any]) -> None:
         """Waits a little, so that what was written can be read, too."""
@@ -81,8 +99,9 @@ class Queries:
     """What every resource that reads asks: read models that are not behind the log."""
 
     def __init__(
-        self, read_models: ReadModels, freshness: Freshness, registered_apps: bool
+        self, read_models: ReadModels, freshness: Freshness, registered_apps: bool, guard: Guard
     ) -> None:
+        self.guard = guard
         self.read_models = read_models  # behind the log, perhaps
         self._freshness = freshness
         self._registered_apps = registered_apps
@@ -92,8 +111,9 @@ class Queries:
         self._freshness.require()
         return self.read_models
 
-    def app(self, guid: str) -> AppEntry:
+    def app(self, guid: str, caller: Caller) -> AppEntry:
         """Raises `AppNotFound`; `ReadModelBehind`."""
+        self.guard.see_app(caller, guid)
         entry = self.ask().directory.app(guid)
         if entry is None or (self._registered_apps and not entry.announced):
             raise AppNotFound(guid)
@@ -109,10 +129,11 @@ class Queries:
             )  # fmt: skip
         return replace(entry, current_droplet=app.current_droplet, updated_at=app.modified_on)
 
-    def check_app(self, guid: str) -> None:
+    def check_app(self, guid: str, caller: Caller) -> None:
         """Whether an app may be asked about: any may, that was not deleted, if apps are open.
 
         Raises `AppNotFound`; `ReadModelBehind`.
         """
+        self.guard.see_app(caller, guid)
         if self._registered_apps or self.ask().directory.is_deleted(guid):
-            self.app(guid)
+            self.app(guid, caller)

@@ -16,7 +16,15 @@ class InvalidToken(Exception):
 
 
 class NotAuthorized(Exception):
-    """The token lacks the scope."""
+    """The token lacks the scope, or its user may see and not change."""
+
+
+class TooManyApps(Exception):
+    """There are packages of more apps than can be asked about one by one."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} apps")
+        self.limit = limit
 
 
 class UnparsableBody(Exception):

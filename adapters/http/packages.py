@@ -12,12 +12,14 @@ from adapters.http.exchange import (
     Queries,
     answer_json,
     body_of,
+    caller_of,
     cause_of,
     idempotency_key,
 )
 from adapters.http.paging import Paging
 from adapters.tokens import Scope
 from domain.errors import PackageNotFound
+from projections.packages import PackagePage
 from projections.representation import represent, segment, view_of
 
 
@@ -32,17 +34,21 @@ class PackagesOfApp:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         paging = Paging.of_query(req.query_string)
-        self._queries.check_app(guid)
-        _answer_page(resp, self._queries, paging, f"/v3/apps/{segment(guid)}/packages", guid)
+        self._queries.check_app(guid, caller_of(req))
+        found = self._queries.ask().packages.page(guid, paging.page, paging.per_page)
+        _answer_page(resp, paging, f"/v3/apps/{segment(guid)}/packages", found)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         by = cause_of(req)
         query = parse_qs(req.query_string, keep_blank_values=True)
         if "source_package_guid" in query:
             source = query["source_package_guid"][-1]
+            self._commands.guard.change_app(caller_of(req), guid)
+            self._commands.may_change_package(req, source)
             committed = self._commands.packages.copy(source, guid, by, idempotency_key(req))
         else:
             type, url = new_package_of(json_object(body_of(req)), guid)
+            self._commands.guard.change_app(caller_of(req), guid)
             key = idempotency_key(req)
             committed = self._commands.packages.create(guid, type, url, by, key)
         self._commands.settle(committed)
@@ -58,7 +64,14 @@ class AllPackages:
         self._queries = queries
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        _answer_page(resp, self._queries, Paging.of_query(req.query_string), "/v3/packages", None)
+        paging = Paging.of_query(req.query_string)
+        seen = self._queries.guard.apps_seen(caller_of(req))
+        packages = self._queries.ask().packages
+        if seen is None:
+            found = packages.page(None, paging.page, paging.per_page)
+        else:
+            found = packages.page_of_apps(seen, paging.page, paging.per_page)
+        _answer_page(resp, paging, "/v3/packages", found)
 
 
 class OnePackage:
@@ -74,16 +87,15 @@ class OnePackage:
         row = self._queries.ask().packages.find(guid)
         if row is None:
             raise PackageNotFound(guid)
+        self._queries.guard.see_package(caller_of(req), guid, row.view.app_guid)
         answer_json(resp, represent(row.view))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
+        self._commands.may_change_package(req, guid)
         self._commands.settle(self._commands.packages.delete(guid, cause_of(req)))
         resp.status = falcon.HTTP_204
 
 
-def _answer_page(
-    resp: falcon.Response, queries: Queries, paging: Paging, path: str, app_guid: str | None
-) -> None:
-    found = queries.ask().packages.page(app_guid, paging.page, paging.per_page)
+def _answer_page(resp: falcon.Response, paging: Paging, path: str, found: PackagePage) -> None:
     resources = [represent(row.view) for row in found.packages]
     answer_json(resp, paging.render(path, found.total, resources))

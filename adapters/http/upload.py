@@ -59,6 +59,7 @@ class Upload:
         part = find_bits(upload.staged, boundary_of(req.content_type or ""))
         if part.length > self._rules.max_size:
             raise UploadTooLarge(self._rules.max_size)
+        self._commands.may_change_package(req, guid)
         self._commands.packages.check_upload(guid)
         staged = self._intake.stage(upload.staged, part.offset, part.length, guid, part.file_name)
         return self._start(req, guid, staged, part.file_name)
@@ -73,6 +74,7 @@ class Upload:
         path = form.get("bits_path", [""])[-1]
         if not path:
             raise NoBitsInForm("the form names no bits_path")
+        self._commands.may_change_package(req, guid)
         name = plain_file_name(form.get("bits_name", [""])[-1])
         return self._claims.upload(
             self._commands.packages, guid, Claim(path=path), name, cause_of(req)

@@ -17,6 +17,7 @@ from domain.aggregate import Cause
 from domain.command import Command, Receipt
 from domain.droplet_service import Wanted
 from domain.package import PackageType
+from domain.role import Grant, RoleType
 from tests.support.commands import ADMIN, REPLIES, SOURCE, WRITER, CommandDesk, body_of
 from tests.support.packages import BY
 from tests.support.service import token
@@ -58,6 +59,15 @@ def staged_data(desk: CommandDesk) -> dict[str, Any]:
     }  # fmt: skip
 
 
+ROLE = {"user_guid": "user-9", "type": "SpaceDeveloper", "space_guid": "space-1"}
+GRANT = Grant("user-9", RoleType.SPACE_DEVELOPER, "space-1")
+
+
+def held_role(desk: CommandDesk) -> dict[str, Any]:
+    desk.store.store.services.directory.assign_role(GRANT, BY)
+    return dict(ROLE)
+
+
 Data = Callable[[CommandDesk], dict[str, Any]]
 DATA: dict[str, Data] = {
     "package.create": lambda desk: {"app_guid": "app-1", "type": "docker", "url": "an/image"},
@@ -78,6 +88,8 @@ DATA: dict[str, Data] = {
     "organization.created": lambda desk: {"guid": "org-9", "name": "nine"},
     "organization.renamed": lambda desk: {"guid": "org-1", "name": "two"},
     "organization.deleted": lambda desk: {"guid": "org-1"},
+    "role.assigned": lambda desk: dict(ROLE),
+    "role.removed": lambda desk: held_role(desk),
 }
 LEADS_TO = {
     "package.create": "package.created", "package.upload": "package.upload_started",
@@ -100,7 +112,7 @@ def test_a_command_does_what_it_says(desk: CommandDesk, kind: str) -> None:
     event, *_, record = desk.events(before)
     receipt = Receipt(SOURCE, "command-1", kind, "", Cause(user, "request-1"))
     assert (event.TOPIC, event.guid) == (LEADS_TO.get(kind, kind), reply.guid)
-    assert kind in MAKES or reply.guid == data["guid"]
+    assert kind in MAKES or reply.guid == data.get("guid", GRANT.guid)
     for written in (event, record):
         assert written.actor == user
         assert written.request_id.startswith("command-1::")
@@ -112,8 +124,9 @@ def test_a_command_does_what_it_says(desk: CommandDesk, kind: str) -> None:
     }  # fmt: skip
     assert (reply.correlation_id, desk.bus.parked) == ("c-1", [])
     for name, value in data.items():
-        if name not in ("guid", "bits_path"):
-            assert getattr(event, name) == value
+        if name not in ("guid", "bits_path") and kind != "role.removed":
+            field = "role_type" if (kind, name) == ("role.assigned", "type") else name
+            assert getattr(event, field) == value
 
 
 @every_command
@@ -210,7 +223,7 @@ WHO_MAY_NOT: list[tuple[str, dict[str, Any], tuple[Any, ...]]] = [
 
 def test_who_may_not_is_refused(desk: CommandDesk) -> None:
     """As by HTTP, before the data is looked at; nothing is parked."""
-    assert len(ANNOUNCEMENTS) == 9
+    assert len(ANNOUNCEMENTS) == 11
     for kind, headers, error in WHO_MAY_NOT:
         for data in (COMMANDS[kind].EXAMPLE, {}):
             assert desk.deliver(body_of(kind, data), headers=headers).error == error, headers

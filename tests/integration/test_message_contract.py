@@ -14,6 +14,7 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
+from adapters.authorization import ByScopes, Guard
 from adapters.blob_store.local import LocalBlobs
 from adapters.bus.asyncapi import document
 from adapters.bus.bus import COMMANDS
@@ -102,7 +103,13 @@ def test_every_command_is_answered_as_the_contract_says(
     blobs.prepare("identity-1")
     claims = Claims(staging, droplet_processing(store, staging, blobs), 1 << 20, 1 << 20, Metrics())
     handler = CommandHandler(
-        store.store, bus, Authenticator(TOKENS), claims, UploadRules(1 << 20), Metrics()
+        store.store,
+        bus,
+        Authenticator(TOKENS),
+        claims,
+        UploadRules(1 << 20),
+        Metrics(),
+        Guard(ByScopes()),
     )
     consumer = CommandConsumer(bus, handler)
     consumer.start()

@@ -13,6 +13,7 @@ import orjson
 import pytest
 from eventsourcing.persistence import OperationalError
 
+from adapters.authorization import ByScopes, Guard
 from adapters.blob_store.s3 import S3Blobs
 from adapters.bus import work
 from adapters.bus.commands import CommandHandler
@@ -110,7 +111,13 @@ def counter(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     metrics, bus = Metrics(), RememberingBus()
     claims = Claims(staging, droplet_processing(store, staging, blobs), LIMIT, LIMIT, metrics)
     handler = CommandHandler(
-        store.store, bus, Authenticator(TOKENS), claims, UploadRules(LIMIT), metrics
+        store.store,
+        bus,
+        Authenticator(TOKENS),
+        claims,
+        UploadRules(LIMIT),
+        metrics,
+        Guard(ByScopes()),
     )
     processing = Processing(store.service, staging, blobs, ArchiveLimits(LIMIT))
     yield Counter(s3, url, bucket, store, bus, handler, processing)

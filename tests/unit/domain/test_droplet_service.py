@@ -34,7 +34,7 @@ BUILT = BuiltDroplet(STORED, DIGESTS, {"web": "run"}, "ruby 1.6")
 
 
 def opened(path: Path, registered: bool = False, rules: StagingRules = RULES) -> LocalStore:
-    return LocalStore.of(open_sqlite(path, Rules(registered, rules)), path)
+    return LocalStore.of(open_sqlite(path, Rules(registered, staging=rules)), path)
 
 
 @pytest.fixture

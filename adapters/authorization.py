@@ -1,0 +1,259 @@
+"""Who may do what, beyond the token's scopes: by nothing else, by roles, or by a Cloud Controller.
+
+What a caller may not see is not there for them: they get the same refusal as for what does
+not exist. What they see and may not change is `NotAuthorized`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Protocol
+from urllib.parse import quote
+
+from adapters.breaker import Breaker
+from adapters.fetching import Fetcher, NoAnswer
+from adapters.http.faults import InvalidToken, NotAuthorized, TooManyApps
+from adapters.tokens import Caller
+from domain.errors import AppNotFound, DropletNotFound, PackageNotFound, Refusal
+from domain.role import RoleType
+from projections.directory import DirectoryReadModel
+from projections.packages import PackageReadModel
+from projections.roles import RoleReadModel
+from projections.rows import Selection
+
+TIMEOUT = 2.0  # seconds that a Cloud Controller has
+REMEMBERED_FOR = 5.0  # seconds
+REMEMBERED = 20_000  # answers
+MAX_APPS = 200  # that a Cloud Controller is asked about for one request
+
+
+class Access(IntEnum):
+    """What a caller may do with what is an app's."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+
+
+class Authorization(Protocol):
+    """What tells who may do what. May raise `AuthorizationAway`, `ReadModelBehind`."""
+
+    def unrestricted(self, caller: Caller) -> bool:
+        """Whether nothing but the token's scopes limits a caller."""
+
+    def to_app(self, caller: Caller, guid: str) -> Access: ...
+
+    def sees_space(self, caller: Caller, guid: str) -> bool: ...
+
+    def sees_organization(self, caller: Caller, guid: str) -> bool: ...
+
+    def apps_seen(self, caller: Caller) -> Selection:
+        """The apps whose packages and droplets a caller sees, who is not unrestricted.
+
+        Raises `TooManyApps`.
+        """
+
+
+class AuthorizationAway(OSError):
+    """It can't be found out what a caller may do."""
+
+
+class ByScopes:
+    """The scopes alone count: whoever may write at all may write everywhere."""
+
+    def unrestricted(self, caller: Caller) -> bool:
+        return True
+
+    def to_app(self, caller: Caller, guid: str) -> Access:
+        return Access.WRITE
+
+    def sees_space(self, caller: Caller, guid: str) -> bool:
+        return True
+
+    def sees_organization(self, caller: Caller, guid: str) -> bool:
+        return True
+
+    def apps_seen(self, caller: Caller) -> Selection:
+        raise AssertionError("nobody is restricted")
+
+
+class ByRoles:
+    """A SpaceDeveloper may do all; every other role may read."""
+
+    def __init__(self, roles: RoleReadModel, require_level: Callable[[], None]) -> None:
+        """`require_level` returns when the read models have all that the log has, or raises."""
+        self._roles = roles
+        self._require_level = require_level
+
+    def unrestricted(self, caller: Caller) -> bool:
+        return caller.is_admin
+
+    def to_app(self, caller: Caller, guid: str) -> Access:
+        self._require_level()
+        held = self._roles.in_app(caller.guid, guid)
+        if RoleType.SPACE_DEVELOPER in held:
+            return Access.WRITE
+        return Access.READ if held else Access.NONE
+
+    def sees_space(self, caller: Caller, guid: str) -> bool:
+        self._require_level()
+        return bool(self._roles.in_space(caller.guid, guid))
+
+    def sees_organization(self, caller: Caller, guid: str) -> bool:
+        self._require_level()
+        return bool(self._roles.in_organization(caller.guid, guid))
+
+    def apps_seen(self, caller: Caller) -> Selection:
+        return self._roles.apps_of(caller.guid)
+
+
+class ByCloudController:
+    """A Cloud Controller tells, asked with the caller's own token; what it tells is kept a moment.
+
+    Source of the route, and of what it answers:
+    https://v3-apidocs.cloudfoundry.org (Get permissions for an app): who may read sensitive data
+    is who may change the app.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        packages: PackageReadModel,
+        directory: DirectoryReadModel,
+        timeout: float = TIMEOUT,
+        remembered_for: float = REMEMBERED_FOR,
+    ) -> None:
+        self._url = url
+        self._packages = packages
+        self._directory = directory
+        self._remembered_for = remembered_for
+        self._fetcher = Fetcher(timeout)
+        self._breaker = Breaker(
+            (AuthorizationAway,), lambda: AuthorizationAway("the Cloud Controller is away")
+        )
+        self._known: OrderedDict[bytes, tuple[Access, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def unrestricted(self, caller: Caller) -> bool:
+        return caller.is_admin
+
+    def to_app(self, caller: Caller, guid: str) -> Access:
+        key = hashlib.sha256(f"{caller.token}\0{guid}".encode()).digest()
+        with self._lock:
+            known = self._known.get(key)
+        if known is not None and time.monotonic() < known[1]:
+            return known[0]
+        with self._breaker():
+            access = self._ask(caller, guid)
+        with self._lock:
+            self._known[key] = (access, time.monotonic() + self._remembered_for)
+            self._known.move_to_end(key)
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return access
+
+    def _ask(self, caller: Caller, guid: str) -> Access:
+        try:
+            answer = self._fetcher.get(
+                f"{self._url}/v3/apps/{quote(guid, safe='')}/permissions",
+                {"Authorization": f"bearer {caller.token}"},
+            )
+        except NoAnswer as error:
+            raise AuthorizationAway(f"the Cloud Controller: {error}") from error
+        if answer.status == 200:
+            if answer.content.get("read_sensitive_data") is True:
+                return Access.WRITE
+            return Access.READ if answer.content.get("read_basic_data") is True else Access.NONE
+        if answer.status in (403, 404):
+            return Access.NONE
+        if answer.status == 401:
+            raise InvalidToken("the Cloud Controller does not accept the token")
+        raise AuthorizationAway(f"the Cloud Controller answered {answer.status}")
+
+    def sees_space(self, caller: Caller, guid: str) -> bool:
+        return self._sees_any(caller, self._directory.apps_of_space(guid))
+
+    def sees_organization(self, caller: Caller, guid: str) -> bool:
+        spaces = self._directory.spaces_of_organization(guid)
+        return self._sees_any(
+            caller, [app for space in spaces for app in self._directory.apps_of_space(space)]
+        )
+
+    def apps_seen(self, caller: Caller) -> Selection:
+        """Of the apps that have packages, which there may be `MAX_APPS` of."""
+        apps = self._packages.apps(MAX_APPS + 1)
+        if len(apps) > MAX_APPS:
+            raise TooManyApps(MAX_APPS)
+        return [app for app in apps if self.to_app(caller, app)]
+
+    def _sees_any(self, caller: Caller, apps: list[str]) -> bool:
+        return any(self.to_app(caller, app) for app in apps[:MAX_APPS])
+
+
+class Guard:
+    """Refuses what a caller may not see or change. May raise what its `Authorization` does."""
+
+    def __init__(self, authorization: Authorization) -> None:
+        self._authorization = authorization
+
+    def see_app(self, caller: Caller, guid: str) -> None:
+        """Raises `AppNotFound`."""
+        self._see(caller, guid, AppNotFound(guid))
+
+    def change_app(self, caller: Caller, guid: str) -> None:
+        """Raises `AppNotFound`, `NotAuthorized`."""
+        self._change(caller, guid, AppNotFound(guid))
+
+    def see_package(self, caller: Caller, guid: str, app_guid: str) -> None:
+        """Raises `PackageNotFound`."""
+        self._see(caller, app_guid, PackageNotFound(guid))
+
+    def change_package(self, caller: Caller, guid: str, app_of: Callable[[str], str]) -> None:
+        """`app_of` finds a package's app, or raises. Raises `PackageNotFound`, `NotAuthorized`."""
+        if not self._authorization.unrestricted(caller):
+            self._change(caller, app_of(guid), PackageNotFound(guid))
+
+    def see_droplet(self, caller: Caller, guid: str, app_guid: str) -> None:
+        """Raises `DropletNotFound`."""
+        self._see(caller, app_guid, DropletNotFound(guid))
+
+    def change_droplet(self, caller: Caller, guid: str, app_of: Callable[[str], str]) -> None:
+        """`app_of` finds a droplet's app, or raises. Raises `DropletNotFound`, `NotAuthorized`."""
+        if not self._authorization.unrestricted(caller):
+            self._change(caller, app_of(guid), DropletNotFound(guid))
+
+    def answer_for_droplet(self, caller: Caller, guid: str, app_of: Callable[[str], str]) -> None:
+        """A builder may, and who may change the droplet. Raises as `change_droplet`."""
+        if not caller.is_builder:
+            self.change_droplet(caller, guid, app_of)
+
+    def sees_space(self, caller: Caller, guid: str) -> bool:
+        return self._sees_all(caller) or self._authorization.sees_space(caller, guid)
+
+    def sees_organization(self, caller: Caller, guid: str) -> bool:
+        return self._sees_all(caller) or self._authorization.sees_organization(caller, guid)
+
+    def apps_seen(self, caller: Caller) -> Selection | None:
+        """The apps whose packages and droplets a caller sees; None for all."""
+        return None if self._sees_all(caller) else self._authorization.apps_seen(caller)
+
+    def _sees_all(self, caller: Caller) -> bool:
+        return caller.is_builder or self._authorization.unrestricted(caller)
+
+    def _see(self, caller: Caller, app_guid: str, not_found: Refusal) -> None:
+        if not self._sees_all(caller) and not self._authorization.to_app(caller, app_guid):
+            raise not_found
+
+    def _change(self, caller: Caller, app_guid: str, not_found: Refusal) -> None:
+        if self._authorization.unrestricted(caller):
+            return
+        access = self._authorization.to_app(caller, app_guid)
+        if access is Access.NONE and not caller.is_builder:
+            raise not_found
+        if access is not Access.WRITE:
+            raise NotAuthorized(f"{caller.guid} may not change app {app_guid!r}")
