@@ -9,7 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from domain.errors import NoRoomForUpload
+
 CHUNK = 1 << 20  # bytes read at a time
+ROOM_KEPT = 64 << 20  # bytes, or a hundredth of the file system where that is less
 
 
 class FileBits:
@@ -91,6 +94,18 @@ class GrowingFile:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Whether `size` bytes fit into a folder's file system, and the log can go on beside them.
+
+    Raises `NoRoomForUpload`; `OSError`.
+    """
+    found = os.statvfs(folder)
+    kept = min(found.f_blocks * found.f_frsize // 100, ROOM_KEPT)
+    room = found.f_bavail * found.f_frsize - kept
+    if size > room:
+        raise NoRoomForUpload(f"{size} bytes, and there is room for {max(0, room)}")
 
 
 def sync_folder(folder: Path) -> None:

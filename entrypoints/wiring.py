@@ -32,6 +32,7 @@ from adapters.http.freshness import Freshness
 from adapters.http.health import Part as ReadyPart
 from adapters.http.server.listening import listen
 from adapters.http.server.server import Server
+from adapters.http.throttle import RequestRate, UploadSlots
 from adapters.jwks import Jwks
 from adapters.leadership import Led, Part
 from adapters.metrics import Metrics, Standings
@@ -380,9 +381,11 @@ class Wiring:
         rules = UploadRules(settings.max_package_size, settings.app_bits_upload)
         freshness = Freshness(self._progress(store), store.log)
         guard = self._guard(store, freshness.require)
+        rate = RequestRate(settings.limits.max_requests_per_minute)
         app = create_app(
             authenticator=self._authenticator,
             guard=guard,
+            rate=rate,
             services=store.services,
             read_models=ReadModels(
                 PackageReadModel(store.reader),
@@ -401,7 +404,10 @@ class Wiring:
             metrics=self.metrics,
             tracing=self._tracing,
         )
-        admission = UploadAdmission(self._authenticator, store.packages, self._staging, rules)
+        slots = UploadSlots(settings.limits.max_uploads_per_user)
+        admission = UploadAdmission(
+            self._authenticator, store.packages, self._staging, rules, guard, rate, slots
+        )
         address = str(settings.listen)
         try:
             return listen(address, app, admission, HTTP_THREADS, listening)

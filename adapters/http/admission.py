@@ -9,11 +9,13 @@ from urllib.parse import unquote
 
 import falcon
 
+from adapters.authorization import Guard
 from adapters.http.answers import answer_to, is_ours, new_request_id
 from adapters.http.authentication import Authenticator
 from adapters.http.faults import BodyTooLarge, UnknownRequest
 from adapters.http.server.body import SmallBody, UploadBody
 from adapters.http.server.parser import SMALL_BODY, Admitted, Refused, RequestHead
+from adapters.http.throttle import RequestRate, UploadSlots
 from adapters.staging.intake import Intake
 from adapters.tokens import Caller, Scope
 from domain.errors import NoBitsInForm, UploadsDisabled, UploadTooLarge
@@ -63,7 +65,13 @@ class UploadAdmission:
         packages: PackageService,
         intake: Intake,
         rules: UploadRules,
+        guard: Guard,
+        rate: RequestRate,
+        slots: UploadSlots,
     ) -> None:
+        self._guard = guard
+        self._rate = rate
+        self._slots = slots
         self._authenticator = authenticator
         self._packages = packages
         self._intake = intake
@@ -89,19 +97,31 @@ class UploadAdmission:
         assert match is not None
         guid = segment_of(match[1])
         caller = self._authenticator.authenticate(head.headers.get("AUTHORIZATION"), Scope.WRITE)
+        self._rate.count(caller)
         self._rules.check_enabled(caller)
         form = form_of(head.headers.get("CONTENT_TYPE", ""))
         if form == URLENCODED:
             if (head.declared_length or 0) > SMALL_BODY:
                 raise BodyTooLarge(SMALL_BODY)
             return SmallBody(SMALL_BODY)
-        max_size = self._rules.max_size
-        if head.declared_length is not None and head.declared_length > max_size + FORM_OVERHEAD:
+        max_size, declared = self._rules.max_size, head.declared_length
+        if head.expects_continue or declared is None or declared > SMALL_BODY:
+            self._check_package(guid, caller)
+        if declared is not None and declared > max_size + FORM_OVERHEAD:
             raise UploadTooLarge(max_size)
-        small = head.declared_length is not None and head.declared_length <= SMALL_BODY
-        if head.expects_continue or not small:
-            self._packages.check_upload(guid)
-        return UploadBody(self._intake.create(guid), max_size, FORM_OVERHEAD)
+        self._intake.require_room(declared or 0)
+        release = self._slots.take(caller)
+        try:
+            return UploadBody(self._intake.create(guid), max_size, FORM_OVERHEAD, release)
+        except BaseException:
+            release()
+            raise
+
+    def _check_package(self, guid: str, caller: Caller) -> None:
+        """Whether the package may be uploaded to, and by whom."""
+        package = self._packages.get(guid)
+        self._guard.change_package(caller, guid, lambda guid: package.app_guid)
+        package.check_upload()
 
 
 def segment_of(encoded: str) -> str:

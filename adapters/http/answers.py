@@ -119,6 +119,22 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
     (faults.NotAuthenticated, lambda e: NOT_AUTHENTICATED),
     (faults.InvalidToken, lambda e: INVALID_TOKEN),
     (faults.NotAuthorized, lambda e: NOT_AUTHORIZED),
+    (
+        faults.RateLimited,
+        lambda e: ErrorAnswer(
+            429, 10013, "CF-RateLimitExceeded", "Rate Limit Exceeded", dict(e.headers)
+        ),
+    ),
+    (
+        faults.TooManyUploads,
+        lambda e: ErrorAnswer(
+            429,
+            10013,
+            "CF-RateLimitExceeded",
+            f"Rate Limit Exceeded: {e.limit} uploads at once",
+            {"Retry-After": str(e.retry_after)},
+        ),
+    ),
     (KeysAway, lambda e: KEYS_AWAY),
     (AuthorizationAway, lambda e: AUTHORIZATION_AWAY),
     (

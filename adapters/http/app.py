@@ -38,6 +38,7 @@ from adapters.http.faults import UnknownRequest
 from adapters.http.freshness import Freshness
 from adapters.http.health import Alive, MetricsPage, Part, Ready, Root
 from adapters.http.packages import AllPackages, OnePackage, PackagesOfApp
+from adapters.http.throttle import RequestRate
 from adapters.http.upload import Upload
 from adapters.metrics import Metrics
 from adapters.staging.intake import Intake
@@ -50,7 +51,10 @@ logger = logging.getLogger("packtrail.http")
 class RequestMiddleware:
     """Gives each request its id, lets it in by its token, and logs how it went."""
 
-    def __init__(self, authenticator: Authenticator, metrics: Metrics, tracing: Tracing) -> None:
+    def __init__(
+        self, authenticator: Authenticator, rate: RequestRate, metrics: Metrics, tracing: Tracing
+    ) -> None:
+        self._rate = rate
         self._authenticator = authenticator
         self._tracing = tracing
         self._metrics = metrics
@@ -79,9 +83,14 @@ class RequestMiddleware:
             params[name] = segment_of(value)
         scopes = getattr(resource, "scopes", None)
         if scopes is not None:
-            req.context.caller = self._authenticator.authenticate(
+            caller = self._authenticator.authenticate(
                 req.get_header("Authorization"), scopes[req.method]
             )
+            req.context.caller = caller
+            counted = "packtrail.counted" in req.env
+            standing = self._rate.standing(caller) if counted else self._rate.count(caller)
+            if standing is not None:
+                resp.set_headers(standing.headers())
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
@@ -109,6 +118,7 @@ def create_app(
     *,
     authenticator: Authenticator,
     guard: Guard,
+    rate: RequestRate,
     services: Services,
     read_models: ReadModels,
     freshness: Freshness,
@@ -125,7 +135,7 @@ def create_app(
     """The application, made of the parts it is given."""
     commands = Commands(services, freshness, guard)
     queries = Queries(read_models, freshness, registered_apps, guard)
-    app = falcon.App(middleware=[RequestMiddleware(authenticator, metrics, tracing)])
+    app = falcon.App(middleware=[RequestMiddleware(authenticator, rate, metrics, tracing)])
     app.add_route("/", Root(version))
     app.add_route("/healthz", Alive())
     app.add_route("/readyz", Ready(parts))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class UnknownRequest(Exception):
     """No route has this path and method."""
@@ -17,6 +19,23 @@ class InvalidToken(Exception):
 
 class NotAuthorized(Exception):
     """The token lacks the scope, or its user may see and not change."""
+
+
+class RateLimited(Exception):
+    """A caller sends more requests than they may; `headers` tell where they stand."""
+
+    def __init__(self, retry_after: int, headers: Mapping[str, str]) -> None:
+        super().__init__(f"again in {retry_after} s")
+        self.headers = {"Retry-After": str(retry_after), **headers}
+
+
+class TooManyUploads(Exception):
+    """A caller uploads to more packages at once than they may."""
+
+    def __init__(self, limit: int, retry_after: int) -> None:
+        super().__init__(f"{limit} at once")
+        self.limit = limit
+        self.retry_after = retry_after
 
 
 class TooManyApps(Exception):

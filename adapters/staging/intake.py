@@ -13,6 +13,9 @@ from domain.package import StagedBits
 class Intake(Protocol):
     """Staging that takes bits in; every adapter passes the same tests. May raise `OSError`."""
 
+    def require_room(self, size: int) -> None:
+        """Whether so many bytes can be received now. Raises `NoRoomForUpload`."""
+
     def create(self, guid: str) -> StagedBody:
         """Where the body of an upload to a package is written to."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 from uuid import uuid4
 
-from adapters.bits import FileBits, GrowingFile, copy_range, sync_folder
+from adapters.bits import FileBits, GrowingFile, copy_range, require_room, sync_folder
 from adapters.folders import BitsFolder
 from adapters.staging.found import FoundObject
 from domain.errors import BitsPathInvalid, StagedBitsMissing, UploadTooLarge
@@ -192,6 +192,9 @@ class LocalStaging:
         """Makes the folders, for the log of that identity. Raises `NotOurFolder`; `OSError`."""
         self.place.claim(identity)
         self.upload_folder.mkdir(parents=True, exist_ok=True)
+
+    def require_room(self, size: int) -> None:
+        require_room(self.folder, size)
 
     def create(self, guid: str) -> StagedFile:
         """A new, empty file for bits of a package. Raises `OSError`."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from adapters.bits import GrowingFile
+from adapters.bits import GrowingFile, require_room
 from adapters.http.disposition import attachment
 from adapters.object_store import PART, Bucket, ObjectBits, ObjectDenied
 from adapters.staging.found import FoundObject
@@ -47,6 +47,9 @@ class S3Staging:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._files.upload_folder.mkdir(parents=True, exist_ok=True)
         self._bucket.claim(identity)
+
+    def require_room(self, size: int) -> None:
+        require_room(self._folder, size)
 
     def create(self, guid: str) -> ReceivedFile:
         return ReceivedFile(self._folder)

@@ -68,6 +68,9 @@ class JsonServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                if outer._server is None:  # stopped: connections that are open end, too
+                    self.close_connection = True
+                    return
                 outer.asked.append((self.path, dict(self.headers.items())))
                 outer.hold.wait(30)
                 status, content = outer.answer(self.path, dict(self.headers.items()))

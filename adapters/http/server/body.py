@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from waitress.buffers import OverflowableBuffer
@@ -31,9 +32,19 @@ class UploadBody:
     If nobody has staged it when the request is closed, it is removed.
     """
 
-    def __init__(self, staged: StagedBody, max_size: int, overhead: int) -> None:
-        """`max_size` bytes of bits may come, and `overhead` bytes of the form around them."""
+    def __init__(
+        self,
+        staged: StagedBody,
+        max_size: int,
+        overhead: int,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`max_size` bytes of bits may come, and `overhead` bytes of the form around them.
+
+        `release` is called when the request is closed.
+        """
         self.staged = staged
+        self._release = release
         self._max_size = max_size
         self._overhead = overhead
 
@@ -48,10 +59,13 @@ class UploadBody:
         self.staged.write(data)
 
     def close(self) -> None:
-        if self.staged.kept:
-            self.staged.close()
-        else:
-            self.staged.abandon()
+        try:
+            if self.staged.kept:
+                self.staged.close()
+            else:
+                self.staged.abandon()
+        finally:
+            self._release()
 
     def __len__(self) -> int:
         return self.staged.size

@@ -33,7 +33,8 @@ LINGER = 10.0  # seconds that a refused client may go on sending before it is cu
 
 _REASONS = {
     400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
-    413: "Content Too Large", 422: "Unprocessable Content", 431: "Request Header Fields Too Large",
+    413: "Content Too Large", 422: "Unprocessable Content",
+    429: "Too Many Requests", 431: "Request Header Fields Too Large",
     500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable",
     507: "Insufficient Storage",
 }  # fmt: skip
@@ -59,6 +60,8 @@ class Task(_ResponseHeader, WSGITask):  # type: ignore[misc]
             environ["packtrail.request_id"] = self.request.request_id
             environ["packtrail.cut_off_at"] = self.request.cut_off_at
             environ["packtrail.raw_path"] = self.request.raw_path
+            if self.request.request_id is not None:
+                environ["packtrail.counted"] = True  # when it was decided about, at its headers
             if self.request.receives_upload:
                 environ["packtrail.upload"] = self.request.body_rcv.getbuf()
             self.environ = environ
