@@ -26,6 +26,7 @@ chaos: install-dev  ## kill one thing after another while clients upload (minute
 bench: install-dev  ## measure, beside limits of the same run
 	$(BIN)/python -m benchmarks.one_package
 	$(BIN)/python -m benchmarks.api_processes
+	$(BIN)/python -m benchmarks.role_lists
 
 services:  ## install the programs that tests use, on Debian, as root
 	./.ci/install-services

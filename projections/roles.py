@@ -131,12 +131,20 @@ class RoleReadModel:
         held = and_(roles.c.user_guid == user_guid, roles.c.held.is_(True))
         by_space = (
             select(apps.c.guid)
-            .select_from(_PLACES.join(roles, roles.c.space_guid == apps.c.space_guid))
+            .select_from(
+                roles.join(apps, apps.c.space_guid == roles.c.space_guid)
+                .outerjoin(spaces, spaces.c.guid == apps.c.space_guid)
+                .outerjoin(organizations, organizations.c.guid == spaces.c.organization_guid)
+            )
             .where(held, _OPEN)
         )
         by_organization = (
             select(apps.c.guid)
-            .select_from(_PLACES.join(roles, roles.c.organization_guid == organizations.c.guid))
+            .select_from(
+                roles.join(spaces, spaces.c.organization_guid == roles.c.organization_guid)
+                .join(apps, apps.c.space_guid == spaces.c.guid)
+                .outerjoin(organizations, organizations.c.guid == spaces.c.organization_guid)
+            )
             .where(held, _OPEN)
         )
         return select(union(by_space, by_organization).subquery().c.guid)
