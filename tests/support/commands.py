@@ -229,6 +229,7 @@ def new_handler(
     blobs: LocalBlobs,
     bus: Bus,
     enabled: bool = True,
+    guard: Guard | None = None,
 ) -> CommandHandler:
     metrics = Metrics()
     claims = Claims(staging, droplet_processing(store, staging, blobs), LIMIT, LIMIT, metrics)
@@ -239,5 +240,5 @@ def new_handler(
         claims,
         UploadRules(LIMIT, enabled),
         metrics,
-        Guard(ByScopes()),
+        guard or Guard(ByScopes()),
     )
