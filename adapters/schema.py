@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from adapters import environments, follower
+from adapters import environments, follower, people
 from adapters.folders import NotOurFolder
 from domain.errors import NewerData
 from projections import positions
@@ -52,7 +52,11 @@ def _environments(connection: Connection, create_events: Sequence[str]) -> None:
     environments.metadata.create_all(connection)
 
 
-STEPS: Sequence[Callable[[Connection, Sequence[str]], None]] = (_first, _environments)
+def _people(connection: Connection, create_events: Sequence[str]) -> None:
+    people.metadata.create_all(connection)
+
+
+STEPS: Sequence[Callable[[Connection, Sequence[str]], None]] = (_first, _environments, _people)
 
 
 def migrate(

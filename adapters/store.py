@@ -20,6 +20,7 @@ from adapters.environments import StoredEnvironments
 from adapters.event_store import postgres, sqlite
 from adapters.event_store.log import RecordedLog, Recorder
 from adapters.event_store.transcoding import EventMapper
+from adapters.people import People
 from adapters.postgres import PROJECTED_CHANNEL, Listener, PostgresDatabase
 from adapters.quota import StoredQuota
 from adapters.read_models import postgres_engine, sqlite_engines
@@ -63,6 +64,7 @@ class Services:
     droplets: DropletService
     directory: DirectoryService
     environments: StoredEnvironments
+    people: People
 
     @classmethod
     def on(
@@ -80,7 +82,8 @@ class Services:
             quota = StoredQuota(PackageReadModel(reader), rules.max_packages_per_app)
         packages = PackageService(journal, directory, quota)
         droplets = DropletService(journal, packages, directory, environments, rules.staging)
-        return cls(packages, droplets, directory, environments)
+        people = People(reader, writer, writing)
+        return cls(packages, droplets, directory, environments, people)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from entrypoints.prefork import listen_on, run_children, stop_with_parent
 from entrypoints.process import Process
 from entrypoints.roles import add_roles
 from entrypoints.settings import SettingError, Settings
-from entrypoints.tools import migrate, print_contract, print_token, replay
+from entrypoints.tools import forget, migrate, print_contract, print_token, replay
 from entrypoints.wiring import Wiring
 
 logger = logging.getLogger("packtrail.serve")
@@ -186,6 +186,17 @@ def _parser() -> argparse.ArgumentParser:
         "--expires-in", type=int, default=43_200, metavar="SECONDS", help="12 hours by default"
     )
     token.set_defaults(run=print_token)
+
+    forgetting = commands.add_parser(
+        "forget",
+        help="remove the addresses of people",
+        description="Removes the addresses that are kept of users, beside a running service or "
+        "without one. The log names users by their guids alone, and stays as it is. An address is "
+        "kept again when its user writes again with a token that has it.",
+    )
+    _add_data_dir(forgetting)
+    forgetting.add_argument("user", nargs="+", metavar="USER", help="the user's guid")
+    forgetting.set_defaults(run=forget)
 
     replaying = commands.add_parser(
         "replay",

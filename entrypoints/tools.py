@@ -10,6 +10,8 @@ import orjson
 from tqdm import tqdm
 
 from adapters.bus.asyncapi import document
+from adapters.people import NotErased
+from adapters.postgres import WORK_PATIENCE
 from adapters.token_keys import Secret, secret_file
 from adapters.tokens import Scope, Tokens
 from entrypoints.settings import Settings
@@ -55,6 +57,24 @@ def print_token(settings: Settings, options: argparse.Namespace) -> int:
         return 1
     tokens = Tokens(keys, settings.jwt_audience)
     print(tokens.sign(options.user, options.email, scopes, options.expires_in))
+    return 0
+
+
+def forget(settings: Settings, options: argparse.Namespace) -> int:
+    if settings.sqlite_file is not None and not settings.sqlite_file.exists():
+        print(f"packtrail: there is no log at {settings.sqlite_file}", file=sys.stderr)
+        return 1
+    store = open_work_store(settings, WORK_PATIENCE)
+    try:
+        store.migrate()
+        had = store.services.people.forget(options.user)
+    except NotErased as error:
+        print(f"packtrail: {error}", file=sys.stderr)
+        return 1
+    finally:
+        store.close()
+    for user in dict.fromkeys(options.user):
+        print(f"forgot the address of {user}" if user in had else f"no address is kept of {user}")
     return 0
 
 

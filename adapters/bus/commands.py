@@ -33,6 +33,7 @@ from adapters.http.authentication import Authenticator
 from adapters.http.faults import UnparsableBody
 from adapters.http.multipart import plain_file_name
 from adapters.metrics import Metrics
+from adapters.people import AddressBook
 from adapters.store import Services, Store
 from adapters.tokens import Caller, Scope
 from domain.aggregate import Cause
@@ -108,6 +109,7 @@ class CommandHandler:
         self._claims = claims
         self._rules = rules
         self._metrics = metrics
+        self._people = AddressBook(store.services.people)
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -183,6 +185,7 @@ class CommandHandler:
                 )
             self._refuse(message, command, answer)
             return
+        self._people.note(caller)
         self._count(kind, "accepted")
         logger.info(
             "command accepted",

@@ -41,8 +41,10 @@ from adapters.http.packages import AllPackages, OnePackage, PackagesOfApp
 from adapters.http.throttle import RequestRate
 from adapters.http.upload import Upload
 from adapters.metrics import Metrics
+from adapters.people import AddressBook
 from adapters.staging.intake import Intake
 from adapters.store import Services
+from adapters.tokens import Caller, Scope
 from adapters.tracing import Tracing
 
 logger = logging.getLogger("packtrail.http")
@@ -52,10 +54,16 @@ class RequestMiddleware:
     """Gives each request its id, lets it in by its token, and logs how it went."""
 
     def __init__(
-        self, authenticator: Authenticator, rate: RequestRate, metrics: Metrics, tracing: Tracing
+        self,
+        authenticator: Authenticator,
+        rate: RequestRate,
+        people: AddressBook,
+        metrics: Metrics,
+        tracing: Tracing,
     ) -> None:
         self._rate = rate
         self._authenticator = authenticator
+        self._people = people
         self._tracing = tracing
         self._metrics = metrics
 
@@ -96,7 +104,9 @@ class RequestMiddleware:
         self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
     ) -> None:
         req.context.span.close()
-        caller = getattr(req.context, "caller", None)
+        caller: Caller | None = getattr(req.context, "caller", None)
+        if caller and resp.status_code < 400 and resource.scopes[req.method] is Scope.WRITE:
+            self._people.note(caller)
         seconds = time.monotonic() - req.context.started
         route = req.uri_template or "none"
         method = req.method if req.uri_template else "any"  # there is no end of unknown ones
@@ -135,7 +145,9 @@ def create_app(
     """The application, made of the parts it is given."""
     commands = Commands(services, freshness, guard)
     queries = Queries(read_models, freshness, registered_apps, guard)
-    app = falcon.App(middleware=[RequestMiddleware(authenticator, rate, metrics, tracing)])
+    people = AddressBook(services.people)
+    middleware = RequestMiddleware(authenticator, rate, people, metrics, tracing)
+    app = falcon.App(middleware=[middleware])
     app.add_route("/", Root(version))
     app.add_route("/healthz", Alive())
     app.add_route("/readyz", Ready(parts))

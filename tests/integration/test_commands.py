@@ -20,7 +20,7 @@ from domain.package import PackageType
 from domain.role import Grant, RoleType
 from tests.support.commands import ADMIN, REPLIES, SOURCE, WRITER, CommandDesk, body_of
 from tests.support.packages import BY
-from tests.support.service import token
+from tests.support.service import TOKENS, token
 from tests.support.zips import random_zip, sha1
 
 BITS = random_zip(5000)
@@ -240,6 +240,19 @@ def test_a_token_is_found_however_the_header_is_written(desk: CommandDesk) -> No
     ]
     guids = {desk.deliver(body_of("package.create", data), headers=way).guid for way in ways}
     assert len(guids) == 3
+
+
+def test_who_sends_a_command_is_known_by_address(
+    desk: CommandDesk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it was accepted. The address is in its table, and nowhere else."""
+    people = desk.store.store.services.people
+    ada = TOKENS.sign("ada", "ada@example.org", (Scope.WRITE,), 3600)
+    assert desk.send("package.delete", {"guid": "no-such"}, token=ada).type == "command.refused"
+    assert people.find("ada") is None
+    desk.send("package.create", {"app_guid": "app-1", "type": "bits"}, token=ada)
+    assert people.find("ada") == "ada@example.org"
+    assert "example.org" not in desk.everything_told(caplog.records)
 
 
 def invalid(reason: str, status: int = 422) -> tuple[int, int, str, str]:
