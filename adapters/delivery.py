@@ -23,7 +23,7 @@ class FolderDelivery:
         self._folder = upload_dir
 
     def deliver(self, guid: str, droplet: Path) -> dict[str, str]:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._remove_stale()
         target = self._folder / f"{PREFIX}{guid}.tgz"
         arriving = self._folder / f"{PREFIX}{guid}.{os.getpid()}.part"

@@ -155,7 +155,7 @@ class Store:
 
 
 def open_sqlite(path: Path, rules: Rules = Rules()) -> Store:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     file = sqlite.SQLiteFile(str(path))
     recorder = sqlite.SQLiteRecorder(file)

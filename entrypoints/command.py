@@ -28,6 +28,7 @@ from adapters.tracing import TracingNotInstalled
 from domain.errors import NewerData
 from entrypoints.apps import add_apps
 from entrypoints.builder import builder_process
+from entrypoints.check import add_check
 from entrypoints.dead import add_dead
 from entrypoints.keys import make_keys, make_tokens
 from entrypoints.logs import log_to_stderr
@@ -158,7 +159,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.set_defaults(run=_serve)
     _add_processes(commands)
-    for parser_of_data in (*add_dead(commands), *add_apps(commands), *add_roles(commands)):
+    with_data = (
+        *add_dead(commands), *add_apps(commands), *add_roles(commands), add_check(commands),
+    )  # fmt: skip
+    for parser_of_data in with_data:
         _add_data_dir(parser_of_data)
     asyncapi = commands.add_parser(
         "asyncapi",

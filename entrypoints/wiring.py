@@ -125,6 +125,7 @@ class Wiring:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._closers: list[Callable[[], None]] = []
         self._staging, self._blobs = _bits_stores(settings)
         self._relay_failed: Callable[[], bool] = lambda: False

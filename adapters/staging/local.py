@@ -191,7 +191,7 @@ class LocalStaging:
     def prepare(self, identity: str) -> None:
         """Makes the folders, for the log of that identity. Raises `NotOurFolder`; `OSError`."""
         self.place.claim(identity)
-        self.upload_folder.mkdir(parents=True, exist_ok=True)
+        self.upload_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def require_room(self, size: int) -> None:
         require_room(self.folder, size)

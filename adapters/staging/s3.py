@@ -45,7 +45,7 @@ class S3Staging:
     def prepare(self, identity: str) -> None:
         """Makes the folders, marks the bucket. Raises `NotOurFolder`; `OSError`."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._files.upload_folder.mkdir(parents=True, exist_ok=True)
+        self._files.upload_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._bucket.claim(identity)
 
     def require_room(self, size: int) -> None:
