@@ -16,6 +16,7 @@ bring every state back.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -34,6 +35,8 @@ from domain.errors import (
     SourceAppIsDestination,
     SourceNotReady,
 )
+
+_DIGEST = re.compile(r"@[A-Za-z0-9+._-]+:[0-9A-Fa-f]{32,}$")  # of an image, in its name
 
 
 class PackageType(StrEnum):
@@ -93,6 +96,8 @@ def faults_of_new_package(app_guid: str, type: object, url: object) -> list[str]
         faults.append("Url must be blank when type is bits")
     elif type == PackageType.DOCKER and not (url or "").strip():
         faults.append("Url can not be blank when type is docker")
+    elif type == PackageType.DOCKER and _holds_credentials(str(url)):
+        faults.append("Url must not hold credentials")
     if isinstance(url, str) and "\0" in url:
         faults.append("Url must not hold NUL characters")
     if not 1 <= len(app_guid) <= MAX_GUID_LENGTH:
@@ -100,6 +105,14 @@ def faults_of_new_package(app_guid: str, type: object, url: object) -> list[str]
     if "\0" in app_guid:
         faults.append("App guid must not hold NUL characters")
     return faults
+
+
+def _holds_credentials(image: str) -> bool:
+    """Whether it says more than where an image is: that would be in the log for ever.
+
+    The name of an image has an @ before its digest alone, and no question mark.
+    """
+    return "@" in _DIGEST.sub("", image) or "?" in image
 
 
 class Package(Aggregate, created_event_name="Created"):

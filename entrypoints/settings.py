@@ -171,7 +171,8 @@ class Settings:
         if in_bucket and endpoint and not re.match(r"https?://[^/]", endpoint):
             raise SettingError(
                 "BLOB_STORE", settings.blob_store,
-                f"to be reached by AWS_ENDPOINT_URL={endpoint!r}: a URL with http or https",
+                f"to be reached by AWS_ENDPOINT_URL={_without_password(endpoint)!r}: a URL with http "
+                "or https",
             )  # fmt: skip
         return settings
 
@@ -306,8 +307,11 @@ def _store(value: str) -> str:
             parts = conninfo_to_dict(value)
         except psycopg.Error:
             raise _Invalid("a URL (special characters of a password are written as %40)") from None
-        if "@" in str(parts.get("host", "")):
-            raise _Invalid("a URL (an @ in a password is written as %40)")
+        # else a part of a password is taken for a name, and names are shown in errors
+        ports = str(parts.get("port", ""))
+        names = f"{parts.get('host', '')} {parts.get('dbname', '')}"
+        if "@" in names or not re.fullmatch("[0-9,]*", ports):
+            raise _Invalid("a URL (an @ in a password is written as %40, a / as %2F)")
     return value
 
 
@@ -335,8 +339,8 @@ def _broker(value: str) -> str:
 
 def _without_password(value: str) -> str:
     """The value as it may be shown: what may be a password in a URL is left out."""
-    shown = re.sub(r"://.*@", "://…@", value)
-    return re.sub(r"(?i)(password|secret|key)=[^&]*", r"\1=…", shown)
+    shown = re.sub(r"(?is)^((?:[a-z0-9+.-]+://)?).*@", r"\1…@", value)
+    return re.sub(r"(?i)(password|secret|token|key)=[^&]*", r"\1=…", shown)
 
 
 def _positive(value: str) -> int:

@@ -305,6 +305,10 @@ CREATES: list[tuple[bytes, Expected]] = [
     (b'{"type":"bits","url":"x"}', unprocessable("Url must be blank when type is bits")),
     (b'{"type":"docker"}', unprocessable("Url can not be blank when type is docker")),
     (b'{"type":"docker","url":""}', unprocessable("Url can not be blank when type is docker")),
+    (
+        b'{"type":"docker","url":"https://ada:hunter2@registry/image"}',
+        unprocessable("Url must not hold credentials"),
+    ),
     (b'{"type":"bits","a":1,"b":2}', unprocessable("Unknown field(s): 'a', 'b'")),
     (b'{"type":["bits"]}', unprocessable("Type must be one of 'bits, docker'")),
     (b'{"type":"docker","url":null}', unprocessable("Url can not be blank when type is docker")),

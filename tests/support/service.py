@@ -55,6 +55,7 @@ class Service:
         self._prefix = prefix
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
+        self.said = ""  # at its start
 
     @property
     def url(self) -> str:
@@ -91,6 +92,7 @@ class Service:
             )
         assert self._process.stdout is not None
         first = self._process.stdout.readline()
+        self.said += first
         found = re.search(r"http://127\.0\.0\.1:(\d+)", first)
         if found is None:
             self.kill()

@@ -143,6 +143,14 @@ def test_a_docker_package_is_born_ready() -> None:
         (PackageType.DOCKER, None, "a", ["Url can not be blank when type is docker"]),
         (PackageType.DOCKER, "", "a", ["Url can not be blank when type is docker"]),
         (PackageType.DOCKER, 5, "a", ["Url must be a string"]),
+        *(
+            (PackageType.DOCKER, url, "a", ["Url must not hold credentials"])
+            for url in (
+                "https://ada:hunter2@registry.example/image", "ada:hunter2@registry/image",
+                "https://hunter2@registry.example/image", "registry/image?token=hunter2",
+                "ada:hunt/er2@registry/image@sha256:" + "ab" * 32, "docker://a:b@c/d@sha256:short",
+            )
+        ),
         (PackageType.BITS, None, "", ["App guid must be between 1 and 200 characters"]),
         (
             "zip", None, "a" * 201,
@@ -157,6 +165,18 @@ def test_a_wrong_package_is_not_created(
     with pytest.raises(InvalidPackage) as refusal:
         Package.create("guid-1", app_guid, type, url, BY)
     assert refusal.value.faults == faults
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "image", "registry.example:5000/org/image:1", "https://registry.example/image:1",
+        "image:1@sha256:" + "ab" * 32, "registry/image@sha512:" + "AB" * 64,
+    ],
+)  # fmt: skip
+def test_an_image_is_named_as_images_are(url: str) -> None:
+    """With a port, a tag, or a digest: these are no credentials."""
+    assert created(PackageType.DOCKER, url).url == url
 
 
 @pytest.mark.parametrize("url", [None, "", "  "])
