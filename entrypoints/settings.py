@@ -171,8 +171,8 @@ class Settings:
         if in_bucket and endpoint and not re.match(r"https?://[^/]", endpoint):
             raise SettingError(
                 "BLOB_STORE", settings.blob_store,
-                f"to be reached by AWS_ENDPOINT_URL={_without_password(endpoint)!r}: a URL with http "
-                "or https",
+                f"to be reached by AWS_ENDPOINT_URL={_without_password(endpoint)!r}: a URL with "
+                "http or https",
             )  # fmt: skip
         return settings
 

@@ -47,9 +47,13 @@ class Cluster:
 
     def environment(self, name: str) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("PACKTRAIL_")}
-        port = self._ports.setdefault(name, free_port())
+        port = self.port(name)
         own = {"PACKTRAIL_DATA_DIR": str(self.folder / name)} if self._apart else {}
         return {**clean, **self._settings, **own, "PACKTRAIL_LISTEN": f"127.0.0.1:{port}"}
+
+    def port(self, name: str) -> int:
+        """Where a process listens, or will."""
+        return self._ports.setdefault(name, free_port())
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"

@@ -80,6 +80,22 @@ class RabbitServer:
             return False
         return True
 
+    def url_with_a_password(self, user: str, password: str) -> str:
+        """A URL for a new user who may do everything."""
+        name, by = f'<<"{user}">>', '<<"tests">>'
+        everything = ", ".join(['<<".*">>'] * 3)
+        subprocess.run(
+            [
+                self._program.with_name("rabbitmqctl"), "eval",
+                f'rabbit_auth_backend_internal:add_user({name}, <<"{password}">>, {by}), '
+                f'rabbit_auth_backend_internal:set_permissions({name}, <<"/">>, {everything}, '
+                f"{by}).",
+            ],
+            env=self._environment(), cwd=self.folder, check=True, stdout=subprocess.DEVNULL,
+            timeout=60, **self._account,
+        )  # fmt: skip
+        return f"amqp://{user}:{password}@127.0.0.1:{self.port}//"
+
     def forget_queues(self) -> None:
         """Removes the queues that earlier tests have used."""
         with kombu.Connection(self.url) as connection:
