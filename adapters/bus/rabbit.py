@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import amqp
 import kombu
@@ -118,8 +119,12 @@ class RabbitBus:
         self._wakers: dict[int, _Waker] = {}
 
     def connect(self) -> kombu.Connection:
+        url = urlsplit(self._url)
+        # the transport would not see to it: it is ours; the certificate must have this name
+        encrypted = {"server_hostname": url.hostname} if url.scheme == "amqps" else False
         connection = kombu.Connection(
             self._url,
+            ssl=encrypted,
             heartbeat=HEARTBEAT,
             connect_timeout=CONNECT_TIMEOUT,
             transport_options={
