@@ -15,6 +15,7 @@ import orjson
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Engine,
     LargeBinary,
     MetaData,
@@ -50,6 +51,7 @@ class StoredEnvironments:
 
     def keep(self, owner: str, variables: Mapping[str, Any]) -> None:
         with self._writing, self._writer.begin() as connection:
+            overwrite_what_is_deleted(connection)
             connection.execute(delete(environments).where(environments.c.owner == owner))
             connection.execute(insert(environments).values(_row(owner, variables, None)))
 
@@ -88,6 +90,7 @@ class StoredEnvironments:
 
     def forget(self, owner: str) -> None:
         with self._writing, self._writer.begin() as connection:
+            overwrite_what_is_deleted(connection)
             connection.execute(delete(environments).where(environments.c.owner == owner))
 
     def owners(self, prefix: str, older_than: float) -> list[str]:
@@ -110,3 +113,9 @@ def _row(
         "request": None if request is None else orjson.dumps(dict(request)),
         "kept_at": int(time.time()),
     }
+
+
+def overwrite_what_is_deleted(connection: Connection) -> None:
+    """SQLite leaves in the file what a row was before it was changed or deleted."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")

@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager
 from sqlalchemy import (
     BigInteger,
     Column,
-    Connection,
     Engine,
     MetaData,
     Table,
@@ -27,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from adapters.environments import LOOKUP
+from adapters.environments import LOOKUP, overwrite_what_is_deleted
 from adapters.tokens import Caller
 
 logger = logging.getLogger("packtrail.people")
@@ -72,7 +71,7 @@ class People:
             set_={"email": kept.excluded.email, "seen_at": kept.excluded.seen_at},
         )
         with self._writing, self._writer.begin() as connection:
-            _overwrite_what_is_deleted(connection)
+            overwrite_what_is_deleted(connection)
             connection.execute(kept)
 
     def find(self, guid: str) -> str | None:
@@ -96,7 +95,7 @@ class People:
         `NotErased` if somebody reads for so long that this could not be made sure.
         """
         with self._writing, self._writer.begin() as connection:
-            _overwrite_what_is_deleted(connection)
+            overwrite_what_is_deleted(connection)
             had = [
                 guid
                 for guid in dict.fromkeys(guids)
@@ -123,12 +122,6 @@ class People:
             "the addresses are removed, but the write-ahead log, which still has them, is in use: "
             "do the same again"
         )
-
-
-def _overwrite_what_is_deleted(connection: Connection) -> None:
-    """SQLite leaves in the file what a row was before it was changed or deleted."""
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("PRAGMA secure_delete=ON")
 
 
 class AddressBook:
