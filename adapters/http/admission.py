@@ -14,8 +14,9 @@ from adapters.http.answers import answer_to, is_ours, new_request_id
 from adapters.http.authentication import Authenticator
 from adapters.http.faults import BodyTooLarge, UnknownRequest
 from adapters.http.server.body import SmallBody, UploadBody
-from adapters.http.server.parser import SMALL_BODY, Admitted, Refused, RequestHead
+from adapters.http.server.parser import Admitted, Refused, RequestHead
 from adapters.http.throttle import RequestRate, UploadSlots
+from adapters.limits import Limits
 from adapters.staging.intake import Intake
 from adapters.tokens import Caller, Scope
 from domain.errors import NoBitsInForm, UploadsDisabled, UploadTooLarge
@@ -25,16 +26,20 @@ logger = logging.getLogger("packtrail.http")
 
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
+SMALL_UPLOAD = 64 * 1024  # bytes of a form up to which its order of checks is the contract's
 FORM_OVERHEAD = 64 * 1024  # bytes that a form may add to the bits
 _UPLOAD = re.compile(r"/v3/packages/([^/]+)/upload")
 
 
 @dataclass(frozen=True)
 class UploadRules:
-    """What uploads must keep to. `max_size` is in bytes, of the bits alone."""
+    """What uploads must keep to. Sizes are in bytes: `max_size` of the bits alone,
+    `max_body_size` of a form that has none in it.
+    """
 
     max_size: int
     enabled: bool = True
+    max_body_size: int = Limits.max_body_size
 
     def check_enabled(self, caller: Caller) -> None:
         """Raises `UploadsDisabled`."""
@@ -101,11 +106,12 @@ class UploadAdmission:
         self._rules.check_enabled(caller)
         form = form_of(head.headers.get("CONTENT_TYPE", ""))
         if form == URLENCODED:
-            if (head.declared_length or 0) > SMALL_BODY:
-                raise BodyTooLarge(SMALL_BODY)
-            return SmallBody(SMALL_BODY)
+            most = self._rules.max_body_size
+            if (head.declared_length or 0) > most:
+                raise BodyTooLarge(most)
+            return SmallBody(most)
         max_size, declared = self._rules.max_size, head.declared_length
-        if head.expects_continue or declared is None or declared > SMALL_BODY:
+        if head.expects_continue or declared is None or declared > SMALL_UPLOAD:
             self._check_package(guid, caller)
         if declared is not None and declared > max_size + FORM_OVERHEAD:
             raise UploadTooLarge(max_size)

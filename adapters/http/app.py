@@ -80,7 +80,8 @@ class RequestMiddleware:
             self._tracing.span(req.method, req.context.request_id, **{"http.target": req.path})
         )
         resp.set_header(REQUEST_ID_HEADER, req.context.request_id)
-        resp.set_header("X-Content-Type-Options", "nosniff")
+        if req.path.startswith("//"):  # the router would take it for one slash
+            raise UnknownRequest
 
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: Any, params: dict[str, Any]
@@ -194,5 +195,6 @@ def _answer(resp: falcon.Response, answer: Any) -> None:
     resp.stream = None
     resp.delete_header("ETag")
     resp.delete_header("Accept-Ranges")
+    resp.delete_header("Cache-Control")
     for name, value in answer.headers.items():
         resp.set_header(name, value)

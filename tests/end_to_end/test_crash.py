@@ -196,7 +196,7 @@ def test_a_second_signal_does_not_wait(own_service: Service) -> None:
         waiting = client.create()
         with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
             connection.sendall(
-                f"POST /v3/packages/{waiting}/upload HTTP/1.1\r\n"
+                f"POST /v3/packages/{waiting}/upload HTTP/1.1\r\nHost: x\r\n"
                 f"Authorization: {bearer()['Authorization']}\r\n"
                 "Content-Type: multipart/form-data; boundary=x\r\n"
                 "Content-Length: 1000000\r\n\r\n--x\r\n".encode()

@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from waitress.utilities import BadRequest
-
+from adapters.http.answers import ErrorAnswer, unparsable
 from adapters.http.server.body import SmallBody, UploadBody
+from adapters.http.server.head import MAX_HEADERS, field_name, is_field_line
 
 MAX_LINE = 1024  # bytes of a chunk's size with its extensions
 MAX_TRAILERS = 16 * 1024  # bytes
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
+# a size, and extensions that nobody here knows
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+# what may not come behind the body (RFC 9110, section 6.5.1): who reads it there reads otherwise
+_NO_TRAILERS = frozenset(
+    {"CONTENT_LENGTH", "TRANSFER_ENCODING", "HOST", "CONNECTION", "AUTHORIZATION", "CONTENT_TYPE"}
+)
 _PIECE = 4096  # bytes from which a piece of a chunk is written by itself
 
 
@@ -23,12 +28,13 @@ class ChunkReceiver:
 
     def __init__(self, body: UploadBody | SmallBody) -> None:
         self.completed = False
-        self.error: BadRequest | None = None
+        self.error: ErrorAnswer | None = None
         self._body = body
         self._left = 0  # bytes of the chunk that are still to come
         self._line = b""  # of a line that has not ended yet
         self._reads: str = "size"
-        self._trailers = 0
+        self._trailers = 0  # bytes
+        self._trailer_lines = 0
 
     def __len__(self) -> int:
         return len(self._body)
@@ -75,12 +81,12 @@ class ChunkReceiver:
             rest = raw[at : at + limit + 1]
             self._line += rest
             if len(self._line) > limit:
-                self.error = BadRequest("a line of the chunked body is too long")
+                self.error = unparsable("a line of the chunked body is too long")
             return at + len(rest)
         line = self._line + raw[at : found + 1]
         self._line = b""
         if not line.endswith(b"\r\n") or len(line) > limit:
-            self.error = BadRequest("a line of the chunked body is broken")
+            self.error = unparsable("a line of the chunked body is broken")
         else:
             self._take_line(line[:-2])
         return found + 1
@@ -88,18 +94,28 @@ class ChunkReceiver:
     def _take_line(self, line: bytes) -> None:
         if self._reads == "end":
             if line:
-                self.error = BadRequest("a chunk is longer than its size")
+                self.error = unparsable("a chunk is longer than its size")
             self._reads = "size"
         elif self._reads == "trailer":
-            self._trailers += len(line) + 2
-            if self._trailers > MAX_TRAILERS:
-                self.error = BadRequest("the trailers are too long")
-            self.completed = not line
+            self._take_trailer(line)
         else:
             match = _SIZE.fullmatch(line)
             if match is None:
-                self.error = BadRequest("a chunk's size is no number")
+                self.error = unparsable("a chunk's size is no number")
                 return
             self._left = int(match[1], 16)
             self._body.check(self._left)
             self._reads = "content" if self._left else "trailer"
+
+    def _take_trailer(self, line: bytes) -> None:
+        """Trailers are read over; they must be some, and none that tell where the body ends."""
+        self._trailers += len(line) + 2
+        self._trailer_lines += 1
+        if self._trailers > MAX_TRAILERS or self._trailer_lines > MAX_HEADERS:
+            self.error = unparsable("the trailers are too long")
+        elif not line:
+            self.completed = True
+        elif not is_field_line(line):
+            self.error = unparsable("a trailer is not a name, a colon and a value")
+        elif field_name(line) in _NO_TRAILERS:
+            self.error = unparsable(f"{field_name(line).replace('_', '-').title()} is no trailer")

@@ -1,26 +1,23 @@
-"""Reads a request: its headers as waitress does, its body to where the admission says."""
+"""Reads a request: its head strictly, its body to where the admission says."""
 
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
 
-from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.parser import HTTPRequestParser
 from waitress.receiver import FixedStreamReceiver
 
 from adapters.http.answers import ErrorAnswer, answer_to, is_ours
 from adapters.http.faults import BodyTooLarge
 from adapters.http.server.body import SmallBody, UploadBody
 from adapters.http.server.chunks import ChunkReceiver
+from adapters.http.server.head import BrokenHead, Head, check_bytes, parse_head, too_large
+from adapters.limits import Limits
 
 logger = logging.getLogger("packtrail.http")
-
-# a header's name, and every coding behind its first
-_TRANSFER_ENCODINGS = re.compile(rb"(?im)^transfer-encoding[ \t]*:|,[ \t]*chunked[ \t\r]*$")
-_ORIGIN = re.compile(r"[^:/?#]+://[^/?#]*")
-SMALL_BODY = 64 * 1024  # bytes; what a body that is no upload may have
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,10 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
     """
 
     admission: Admission
+    limits = Limits()
+    command = "-"
+    path = "-"
+    version = "1.1"
     expect_continue: bool
     raw_path = ""  # as it was sent, percent-encoded
     awaits_decision = False
@@ -80,35 +81,78 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
     cut_off_at: int | None = None  # bytes that a body may have which has more: the rest is not read
     request_id: str | None = None
 
+    def __init__(self, adj: Any) -> None:
+        super().__init__(adj)
+        self._head = bytearray()
+
     @property
     def ends_connection(self) -> bool:
         """Whether what follows on the connection can't be told apart from this request."""
         return self.error is not None or self.cut_off_at is not None
 
-    def parse_header(self, header_plus: bytes) -> None:
-        if len(_TRANSFER_ENCODINGS.findall(header_plus)) > 1:
-            raise ParsingError("Transfer-Encoding is given more than once")
+    def received(self, data: Any) -> int:
+        """Takes bytes; how many of them belong to this request."""
+        if self.completed:
+            return 0
+        if self.headers_finished:
+            return self._receive_body(data)
         try:
-            super().parse_header(header_plus)
-        except ValueError:  # more digits than Python makes a number of
-            raise ParsingError("Content-Length is invalid") from None
-        self.raw_path = _path_of(self.request_uri)
-        headers = self.headers
-        if self.chunked and "CONTENT_LENGTH" in headers:
-            raise ParsingError("Content-Length and Transfer-Encoding exclude each other")
-        if self.version != "1.1" and "TRANSFER_ENCODING" in headers:
-            raise ParsingError("Transfer-Encoding needs HTTP/1.1")
-        if self.body_rcv is None:
+            return self._receive_head(data)
+        except BrokenHead as broken:
+            self.fail(broken.answer)
+            return len(data)
+
+    def _receive_head(self, data: Any) -> int:
+        head, limit = self._head, self.limits.max_header_size
+        looked_at = max(0, len(head) - 3)
+        piece = data[: limit + 1 - len(head)]
+        head += piece
+        while head.startswith(b"\r\n"):  # empty lines before a request (RFC 9112, section 2.2)
+            del head[:2]
+            looked_at = 0
+        if not head:
+            self.empty = self.completed = True
+            return len(piece)
+        end = head.find(b"\r\n\r\n", looked_at)
+        size = len(head) if end < 0 else end + 4
+        check_bytes(head, looked_at, size)
+        if size > limit:
+            self.fail(too_large(bytes(head), limit))
+            return len(data)
+        if end < 0:
+            return len(piece)
+        left = len(head) - size
+        self._head = bytearray()
+        self._begin(parse_head(bytes(head[:size])))
+        return len(piece) - left
+
+    def _begin(self, head: Head) -> None:
+        """The head is in: the body is awaited, or there is none."""
+        self.headers_finished = True
+        self.command, self.version, self.headers = head.method, head.version, head.headers
+        self.request_uri, self.raw_path, self.query = head.target, head.path, head.query
+        self.path = unquote_to_bytes(head.path).decode("latin-1")
+        self.url_scheme = self.adj.url_scheme
+        self.connection_close = not head.keeps_alive
+        self.chunked = head.length is None
+        self.content_length = head.length or 0
+        # the application gets a body whose length is known
+        self.headers.pop("TRANSFER_ENCODING", None)
+        if head.length == 0:
+            self.completed = True
             return
+        expectation = self.headers.get("EXPECT", "").lower()
+        self.expect_continue = self.version == "1.1" and expectation == "100-continue"
+        most = self.limits.max_body_size
         if self.admission.concerns(self.head()):
             self.awaits_decision = True
             self.continue_when_admitted = self.expect_continue
             self.expect_continue = False
-        elif self.content_length > SMALL_BODY:
+        elif self.content_length > most:
             self._receive_into(SmallBody(0))
             self._cut_off()
         else:
-            self._receive_into(SmallBody(SMALL_BODY))
+            self._receive_into(SmallBody(most))
 
     def head(self) -> RequestHead:
         return RequestHead(
@@ -129,30 +173,27 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
     def refuse(self, refused: Refused) -> None:
         self.awaits_decision = False
         self.request_id = refused.request_id
-        self.error = refused.answer
+        self.fail(refused.answer)
+
+    def fail(self, answer: ErrorAnswer) -> None:
+        """Ends the request with an answer; nothing more of it is looked at."""
+        self.error = answer
         self.completed = True
 
-    def received(self, data: Any) -> int:
-        if self.body_rcv is None or not self.headers_finished:
-            consumed: int = super().received(data)
-            return consumed
-        if self.completed:
-            return 0
+    def _receive_body(self, data: Any) -> int:
         receiver = self.body_rcv
         try:
-            consumed = receiver.received(data)
+            consumed: int = receiver.received(data)
         except BodyTooLarge:
             self._cut_off()
             return len(data)
         except Exception as error:
-            self.error = answer_to(error)
-            self.completed = True
+            self.fail(answer_to(error))
             if is_ours(self.error):
                 logger.exception("an upload could not be received")
             return len(data)
         if receiver.error:
-            self.error = receiver.error
-            self.completed = True
+            self.fail(receiver.error)
         elif receiver.completed:
             self.completed = True
             if self.chunked:
@@ -161,7 +202,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
 
     def _cut_off(self) -> None:
         """The application answers without the body, in the order of its checks."""
-        self.cut_off_at = SMALL_BODY
+        self.cut_off_at = self.limits.max_body_size
         self.headers["CONNECTION"] = "close"
         self.completed = True
 
@@ -169,10 +210,3 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
         self.body_rcv = (
             ChunkReceiver(body) if self.chunked else FixedStreamReceiver(self.content_length, body)
         )
-
-
-def _path_of(uri: str) -> str:
-    """The path of a request's target, which may begin with scheme and host (RFC 9112, 3.2)."""
-    origin = _ORIGIN.match(uri)
-    path = uri[origin.end() :] if origin else uri
-    return re.split(r"[?#]", path, maxsplit=1)[0] or "/"
