@@ -68,7 +68,7 @@ def answer_bits(
     Raises `RangeNotSatisfiable`, `BlobMissing`, `StoreAway`.
     """
     etag = f'"{sha256}"'
-    resp.set_headers({"ETag": etag, "Accept-Ranges": "bytes"})
+    resp.set_headers({"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"})
     if _matches(req.get_header("If-None-Match"), etag):
         resp.status = falcon.HTTP_304
         return 0
@@ -77,6 +77,7 @@ def answer_bits(
         resp.status = falcon.HTTP_302
         resp.set_header("Location", link)
         resp.delete_header("Accept-Ranges")
+        resp.delete_header("Cache-Control")  # a link is signed for whoever asked
         return 0
     bits = blobs.open(key)
     assert isinstance(bits, FileBits), "blobs without links are files"

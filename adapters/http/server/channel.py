@@ -9,6 +9,7 @@ import contextlib
 import logging
 import socket
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from waitress.channel import HTTPChannel
@@ -31,20 +32,42 @@ logger = logging.getLogger("packtrail.http")
 
 LINGER = 10.0  # seconds that a refused client may go on sending before it is cut off
 
-_REASONS = {
-    400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
-    413: "Content Too Large", 422: "Unprocessable Content",
-    429: "Too Many Requests", 431: "Request Header Fields Too Large",
-    500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable",
-    507: "Insufficient Storage",
-}  # fmt: skip
+LINGER_BYTES = 64 << 20  # that are thrown away meanwhile
+
+# as RFC 9110 has them; Python's table has older ones
+_REASONS = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+# on every answer, whatever made it
+_SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+# on every answer that has none of its own
+_DEFAULT_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
 
 
 class _ResponseHeader:
-    """Writes header names as the contract spells them; waitress capitalizes each word."""
+    """Writes the header of every answer that leaves: none can be without what is added here."""
+
+    response_headers: list[tuple[str, str]]
 
     def build_response_header(self) -> bytes:
+        given = {name.lower() for name, _ in self.response_headers}
+        kept = {name.lower() for name in _SECURITY_HEADERS}
+        self.response_headers = [
+            *((name, value) for name, value in self.response_headers if name.lower() not in kept),
+            *_SECURITY_HEADERS.items(),
+            *((name, v) for name, v in _DEFAULT_HEADERS.items() if name.lower() not in given),
+        ]
+        if REQUEST_ID_HEADER.lower() not in given:
+            self.response_headers.append((REQUEST_ID_HEADER, new_request_id(None, None)))
         header: bytes = super().build_response_header()  # type: ignore[misc]
+        # names as the contract spells them; waitress capitalizes each word
         header = header.replace(b"\r\nX-Vcap-Request-Id:", b"\r\nX-VCAP-Request-ID:", 1)
         return header.replace(b"\r\nEtag:", b"\r\nETag:", 1)
 
@@ -73,38 +96,32 @@ class RefusalTask(_ResponseHeader, ErrorTask):  # type: ignore[misc]
 
     def execute(self) -> None:
         error = self.request.error
-        answer = error if isinstance(error, ErrorAnswer) else _answer_of_waitress(error)
+        # waitress has one error left to it: that the application failed outside its own handlers
+        answer = error if isinstance(error, ErrorAnswer) else UNKNOWN_ERROR
         request_id = self.request.request_id or new_request_id(
             self.request.headers.get("X_VCAP_REQUEST_ID"),
             self.request.headers.get("X_REQUEST_ID"),
         )
         body = answer.body()
-        self.status = f"{answer.status} {_REASONS.get(answer.status, 'Error')}"
+        reason = _REASONS.get(answer.status) or HTTPStatus(answer.status).phrase
+        self.status = f"{answer.status} {reason}"
         self.response_headers += [
             ("Content-Type", JSON_TYPE),
-            ("X-Content-Type-Options", "nosniff"),
             (REQUEST_ID_HEADER, request_id),
             *answer.headers.items(),
         ]
         self.set_close_on_finish()
         self.content_length = len(body)
-        self.write(body)
+        self.write(b"" if self.request.command == "HEAD" else body)
         logger.info(
             "refused",
             extra={
-                "method": getattr(self.request, "command", "-"),
-                "path": getattr(self.request, "path", "-"),
+                "method": self.request.command,
+                "path": self.request.raw_path or "-",
                 "status": answer.status,
                 "request_id": request_id,
             },
         )
-
-
-def _answer_of_waitress(error: Any) -> ErrorAnswer:
-    """waitress's own errors: requests that break HTTP."""
-    if error.code >= 500 and error.code != 501:
-        return UNKNOWN_ERROR
-    return unparsable(error.body, status=error.code)
 
 
 class Decision:
