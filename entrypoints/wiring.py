@@ -379,7 +379,9 @@ class Wiring:
     def _server(self, listening: socket.socket | None = None) -> Server:
         settings, store = self._settings, self._requests
         self._prepare_bits()
-        rules = UploadRules(settings.max_package_size, settings.app_bits_upload)
+        rules = UploadRules(
+            settings.max_package_size, settings.app_bits_upload, settings.limits.max_body_size
+        )
         freshness = Freshness(self._progress(store), store.log)
         guard = self._guard(store, freshness.require)
         rate = RequestRate(settings.limits.max_requests_per_minute)
@@ -411,7 +413,7 @@ class Wiring:
         )
         address = str(settings.listen)
         try:
-            return listen(address, app, admission, HTTP_THREADS, listening)
+            return listen(address, app, admission, HTTP_THREADS, settings.limits, listening)
         except (OSError, ValueError) as error:
             raise SettingError(
                 "LISTEN", address, f"an address that can be listened on: {error}"

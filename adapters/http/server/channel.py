@@ -156,6 +156,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     _held = b""  # received, and not looked at before what it waits for is over
     _lingers = False
     lingering_until: float | None = None
+    _lingered = 0  # bytes
+    due: float | None = None  # until when the client must have sent what is awaited of it
+    _came = 0  # bytes, since `due` was set
 
     @property
     def idle(self) -> bool:
@@ -180,28 +183,31 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def handle_read(self) -> None:
         if self.lingering_until is not None:
-            self.recv(len(self.server.buffer))
+            self._lingered += self._receive_into_shared()
+            if self._lingered > LINGER_BYTES:
+                self.handle_close()
         elif self.request is not None and self.request.receives_upload:
-            self._receive_upload()
+            count = self._receive_into_shared()
+            if count:
+                self.last_activity = time.time()
+                self.received(self.server.buffer[:count])
         else:
             super().handle_read()
 
-    def _receive_upload(self) -> None:
-        """Into a buffer that all uploads share: it is written out before the next one reads."""
+    def _receive_into_shared(self) -> int:
+        """Reads into a buffer that all channels share: it is used up before the next one reads."""
         try:
-            count = self.socket.recv_into(self.server.buffer)
+            count: int = self.socket.recv_into(self.server.buffer)
         except BlockingIOError:
-            return
+            return 0
         except OSError:
+            count = 0
+        if not count:
             self.handle_close()
-            return
-        if count:
-            self.last_activity = time.time()
-            self.received(self.server.buffer[:count])
-        else:
-            self.handle_close()
+        return count
 
     def received(self, data: Any) -> bool:
+        self._came += len(data)
         with self.requests_lock:
             if self.will_close or self.close_when_flushed:
                 return False
@@ -221,15 +227,21 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                     return
                 self.request = self.parser_class(self.adj)
                 self.request.admission = self.server.admission
+                self.request.limits = self.server.limits
+                self.due = time.monotonic() + self.server.limits.header_timeout
             request = self.request
+            in_head = not request.headers_finished
             count = request.received(data)
             data = data[count:]
+            if in_head and request.headers_finished:
+                self._await_body()
             if request.completed:
                 self._finish(request)
                 if request.ends_connection:
                     return
             elif request.awaits_decision:
                 self.deciding = True
+                self.due = None
                 self._held = bytes(data)
                 self.server.add_task(Decision(self, request))
             elif request.expect_continue and request.headers_finished:
@@ -248,7 +260,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def _finish(self, request: RequestParser) -> None:
         """The request is whole, or refused: it is answered behind those before it."""
-        self.request = None
+        self.request = self.due = None
         self.sent_continue = False
         if request.empty:
             return
@@ -273,9 +285,45 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 self._finish(request)
                 return
             request.admit(outcome)
+            self._await_body()
             if request.expect_continue:
                 self._send_continue_in_turn()
             self._consume(held)
+
+    def _await_body(self) -> None:
+        """From here on the client is held to a rate, a window after another."""
+        self._came = 0
+        rate = self.server.limits.min_upload_rate
+        self.due = time.monotonic() + self.server.rate_window if rate else None
+
+    def check_due(self, now: float, held_up: float) -> None:
+        """Cuts the client off if it is too slow.
+
+        `held_up`: seconds that the server did not read in; they are not the client's.
+        """
+        request = self.request
+        if request is None or self.due is None:
+            return
+        self.due += held_up
+        if now < self.due:
+            return
+        limits, window = self.server.limits, self.server.rate_window
+        if not request.headers_finished:
+            seconds = limits.header_timeout
+            self._time_out(request, f"the headers were not in within {seconds} seconds")
+        elif self.total_outbufs_len or self._came >= limits.min_upload_rate * window:
+            self._await_body()
+        else:
+            self._time_out(
+                request,
+                f"the body came at {self._came / window:.0f} bytes a second, and "
+                f"{limits.min_upload_rate} are the least",
+            )
+
+    def _time_out(self, request: RequestParser, reason: str) -> None:
+        with self.requests_lock:
+            request.fail(unparsable(reason, status=408))
+            self._finish(request)
 
     def handle_write(self) -> None:
         if not (self._lingers and self.close_when_flushed):

@@ -9,7 +9,8 @@ from typing import Any
 from waitress.adjustments import Adjustments
 
 from adapters.http.server.parser import Admission
-from adapters.http.server.server import Server
+from adapters.http.server.server import RATE_WINDOW, Server
+from adapters.limits import Limits
 
 CONNECTIONS_SPARE = 256  # descriptors kept for files and the database
 
@@ -19,9 +20,14 @@ def listen(
     app: Any,
     admission: Admission,
     threads: int,
+    limits: Limits,
     listening: socket.socket | None = None,
+    rate_window: float = RATE_WINDOW,
 ) -> Server:
-    """A server on an address, or on a socket that listens. Raises `OSError`; `ValueError`."""
+    """A server on an address, or on a socket that listens. Raises `OSError`; `ValueError`.
+
+    `rate_window`: seconds over which it is measured how fast a body comes.
+    """
     return Server(
         app,
         admission,
@@ -38,7 +44,9 @@ def listen(
             outbuf_high_watermark=1 << 62,
             clear_untrusted_proxy_headers=True,
         ),
+        limits,
         listening,
+        rate_window,
     )
 
 

@@ -21,12 +21,14 @@ from waitress.server import TcpWSGIServer
 
 from adapters.http.server.channel import Channel, Decision
 from adapters.http.server.parser import Admission
+from adapters.limits import Limits
 
 logger = logging.getLogger("packtrail.http")
 
 RECEIVE_BUFFER = 512 * 1024  # bytes of an upload taken in one read
 TURN = 1.0  # seconds that the loop waits at most
 ACCEPTED_AT_ONCE = 64
+RATE_WINDOW = 30.0  # seconds over which a body's rate is measured
 
 
 class Server(TcpWSGIServer):  # type: ignore[misc]
@@ -39,16 +41,22 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         application: Any,
         admission: Admission,
         adjustments: Adjustments,
+        limits: Limits,
         listening: socket.socket | None = None,
+        rate_window: float = RATE_WINDOW,
     ) -> None:
         """`listening`: a socket that is bound already, and shared with other processes."""
         self.admission = admission
+        self.limits = limits
+        self.rate_window = rate_window
         self.buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self._epoll = select.epoll()
         self._interests: dict[int, int] = {}
         self._busy: set[Channel] = set()
         self._touched: set[Channel] = set()
         self._lingering: set[Channel] = set()
+        self._awaited: set[Channel] = set()  # a client must send something by some time
+        self._looked_at = time.monotonic()
         self._drain_deadline: float | None = None
         self._drain_timeout: float | None = None
         self._ending = threading.RLock()  # a signal handler may interrupt whoever has it
@@ -112,7 +120,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         if self._interests.pop(channel._fileno, None) is not None:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(channel._fileno)
-        for channels in (self._busy, self._touched, self._lingering):
+        for channels in (self._busy, self._touched, self._lingering, self._awaited):
             channels.discard(channel)
 
     def handle_accept(self) -> None:
@@ -123,8 +131,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
                 return
 
     def maintenance(self, now: float) -> None:
+        """Closes channels on which nothing has happened for long."""
         super().maintenance(now)
-        self._touched.update(self.active_channels.values())
+        self._touched.update(c for c in self.active_channels.values() if c.will_close)
 
     def _turn(self) -> None:
         for channel in [*self._busy, *self._touched]:
@@ -133,6 +142,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
                 self._busy.discard(channel)
                 channel.proceed()
             self._watch_for(channel)
+            if channel.due is not None:
+                self._awaited.add(channel)
         if self.socket is not None:
             self._watch_for(self)
         for descriptor, flags in self._epoll.poll(TURN):
@@ -144,7 +155,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
                 self._touched.add(dispatcher)
                 if dispatcher.lingering_until is not None:
                     self._lingering.add(dispatcher)
-        self._cut_off_lingering()
+        self._cut_off_slow()
         self._drain()
 
     def _watch_for(self, dispatcher: Any) -> None:
@@ -160,8 +171,18 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             self._epoll.modify(descriptor, interest)
             self._interests[descriptor] = interest
 
-    def _cut_off_lingering(self) -> None:
+    def _cut_off_slow(self) -> None:
+        """Once in a while: who sends too slowly, and who lingers for too long."""
         now = time.monotonic()
+        passed = now - self._looked_at
+        if passed < TURN:
+            return
+        self._looked_at = now
+        held_up = passed if passed > 2 * TURN else 0.0
+        for channel in list(self._awaited):
+            channel.check_due(now, held_up)
+            if channel.due is None:
+                self._awaited.discard(channel)
         for channel in list(self._lingering):
             if channel.lingering_until is not None and channel.lingering_until < now:
                 channel.handle_close()
