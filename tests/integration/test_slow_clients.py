@@ -74,14 +74,14 @@ def door(tmp_path: Path) -> Door:
 
 
 @contextmanager
-def serving(door: Door, limits: Limits = QUICK) -> Iterator[int]:
+def serving(door: Door, limits: Limits = QUICK, window: float = WINDOW) -> Iterator[int]:
     """The port of a server that answers 204 to whatever is whole."""
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [("Content-Length", "0")])
         return []
 
-    server = listen("127.0.0.1:0", app, door, 2, limits, rate_window=WINDOW)
+    server = listen("127.0.0.1:0", app, door, 2, limits, rate_window=window)
     server.open()
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -140,6 +140,50 @@ def test_a_body_that_drips_fast_enough_goes_on(port: int) -> None:
             connection.sendall(bytes(100))
         status, _, _ = answer(connection)
         assert status == 200
+
+
+def drip(connection: socket.socket, seconds: float) -> int:
+    """Sends 10 bytes now and then, and how many they are together."""
+    sent = 0
+    start = time.monotonic()
+    while time.monotonic() - start < seconds:
+        assert not is_answered(connection, within=0.05)
+        connection.sendall(bytes(10))
+        sent += 10
+    return sent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["at once", "by and by"])
+def test_an_upload_that_dripped_for_long_ends_as_any_other(door: Door, end: str) -> None:
+    """However the rest comes, it is taken whole; the connection's next request is ordinary.
+
+    The server looks less often at uploads that drip for some seconds.
+    """
+    with serving(door, window=20) as port, connected(port) as connection:
+        connection.sendall(UPLOAD + b"Content-Length: 5000000\r\n\r\n")
+        rest = 5_000_000 - drip(connection, 3.5)
+        (staged,) = door.staged()
+        if end == "at once":
+            connection.sendall(bytes(rest))
+        else:
+            connection.sendall(bytes(rest - 1000))
+            connection.sendall(bytes(1000 - drip(connection, 2.5)))
+        assert answer(connection)[0] == 200
+        eventually(lambda: not staged.exists())
+        connection.sendall(GET)
+        assert answer(connection)[0] == 200
+
+
+@pytest.mark.slow
+def test_an_upload_that_dripped_and_breaks_off_leaves_nothing(door: Door) -> None:
+    """As any other."""
+    with serving(door, window=20) as port:
+        with connected(port) as connection:
+            connection.sendall(UPLOAD + b"Content-Length: 5000000\r\n\r\n")
+            drip(connection, 3.5)
+            assert len(door.staged()) == 1
+        eventually(lambda: door.staged() == [])
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ logger = logging.getLogger("packtrail.http")
 
 LINGER = 10.0  # seconds that a refused client may go on sending before it is cut off
 
+DRIP = 16 * 1024  # bytes a second up to which an upload drips
 LINGER_BYTES = 64 << 20  # that are thrown away meanwhile
 
 # as RFC 9110 has them; Python's table has older ones
@@ -159,6 +160,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     _lingered = 0  # bytes
     due: float | None = None  # until when the client must have sent what is awaited of it
     _came = 0  # bytes, since `due` was set
+    _seen: int | None = None  # of them, when the channel was looked at last
+    drips = False  # whether an upload comes slowly, and may wait for others that do
 
     @property
     def idle(self) -> bool:
@@ -188,6 +191,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 self.handle_close()
         elif self.request is not None and self.request.receives_upload:
             count = self._receive_into_shared()
+            if count >= DRIP:
+                self.drips = False
             if count:
                 self.last_activity = time.time()
                 self.received(self.server.buffer[:count])
@@ -261,6 +266,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def _finish(self, request: RequestParser) -> None:
         """The request is whole, or refused: it is answered behind those before it."""
         self.request = self.due = None
+        self.drips = False
         self.sent_continue = False
         if request.empty:
             return
@@ -293,6 +299,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def _await_body(self) -> None:
         """From here on the client is held to a rate, a window after another."""
         self._came = 0
+        self._seen = None
         rate = self.server.limits.min_upload_rate
         self.due = time.monotonic() + self.server.rate_window if rate else None
 
@@ -306,6 +313,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             return
         self.due += held_up
         if now < self.due:
+            if request.receives_upload:
+                if self._seen is not None:
+                    self.drips = self._came - self._seen < DRIP
+                self._seen = self._came
             return
         limits, window = self.server.limits, self.server.rate_window
         if not request.headers_finished:
@@ -344,6 +355,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def handle_close(self) -> None:
         request, self.request = self.request, None
+        self.due = None
         if request is not None:
             request.close()  # an upload that broke off leaves nothing in staging
         super().handle_close()

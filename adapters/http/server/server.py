@@ -28,6 +28,7 @@ logger = logging.getLogger("packtrail.http")
 RECEIVE_BUFFER = 512 * 1024  # bytes of an upload taken in one read
 TURN = 1.0  # seconds that the loop waits at most
 ACCEPTED_AT_ONCE = 64
+PAUSE = 0.02  # seconds between two looks at uploads that drip
 RATE_WINDOW = 30.0  # seconds over which a body's rate is measured
 
 
@@ -51,6 +52,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self.rate_window = rate_window
         self.buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self._epoll = select.epoll()
+        self._slow_epoll = select.epoll()  # of channels whose upload drips
+        self._slow: set[int] = set()  # their descriptors
+        self._slow_at = 0.0  # when they are looked at next
         self._interests: dict[int, int] = {}
         self._busy: set[Channel] = set()
         self._touched: set[Channel] = set()
@@ -119,7 +123,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     def unwatch(self, channel: Channel) -> None:
         if self._interests.pop(channel._fileno, None) is not None:
             with contextlib.suppress(OSError):
-                self._epoll.unregister(channel._fileno)
+                self._epoll_of(channel._fileno).unregister(channel._fileno)
+            self._slow.discard(channel._fileno)
         for channels in (self._busy, self._touched, self._lingering, self._awaited):
             channels.discard(channel)
 
@@ -136,17 +141,20 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._touched.update(c for c in self.active_channels.values() if c.will_close)
 
     def _turn(self) -> None:
-        for channel in [*self._busy, *self._touched]:
-            self._touched.discard(channel)
+        changed, self._touched = self._touched, set()  # a set that was large stays slow
+        if self._busy:
+            changed |= self._busy
+        for channel in changed:
             if not channel.busy:
                 self._busy.discard(channel)
                 channel.proceed()
+            self._sort(channel)
             self._watch_for(channel)
             if channel.due is not None:
                 self._awaited.add(channel)
         if self.socket is not None:
             self._watch_for(self)
-        for descriptor, flags in self._epoll.poll(TURN):
+        for descriptor, flags in self._events():
             dispatcher = self._map.get(descriptor)
             if dispatcher is None:
                 continue
@@ -158,6 +166,35 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._cut_off_slow()
         self._drain()
 
+    def _events(self) -> list[tuple[int, int]]:
+        """Waits for what happens. Uploads that drip are looked at together, a pause apart.
+
+        A thousand of them would else wake this thread as often as they send.
+        """
+        if not self._slow:
+            return self._epoll.poll(TURN)
+        events = self._epoll.poll(min(TURN, max(0.0, self._slow_at - time.monotonic())))
+        now = time.monotonic()
+        if now >= self._slow_at:
+            self._slow_at = now + PAUSE
+            events += self._slow_epoll.poll(0)
+        return events
+
+    def _epoll_of(self, descriptor: int) -> select.epoll:
+        return self._slow_epoll if descriptor in self._slow else self._epoll
+
+    def _sort(self, channel: Channel) -> None:
+        """Moves a channel to where it belongs by how fast its upload comes."""
+        descriptor = channel._fileno
+        if descriptor is None or channel.drips == (descriptor in self._slow):
+            return
+        self._epoll_of(descriptor).unregister(descriptor)
+        if channel.drips:
+            self._slow.add(descriptor)
+        else:
+            self._slow.remove(descriptor)
+        self._epoll_of(descriptor).register(descriptor, self._interests[descriptor])
+
     def _watch_for(self, dispatcher: Any) -> None:
         descriptor = dispatcher._fileno
         if descriptor is None:
@@ -168,7 +205,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         if dispatcher.writable():
             interest |= select.EPOLLOUT
         if self._interests.get(descriptor) != interest:
-            self._epoll.modify(descriptor, interest)
+            self._epoll_of(descriptor).modify(descriptor, interest)
             self._interests[descriptor] = interest
 
     def _cut_off_slow(self) -> None:
@@ -181,6 +218,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         held_up = passed if passed > 2 * TURN else 0.0
         for channel in list(self._awaited):
             channel.check_due(now, held_up)
+            self._sort(channel)
             if channel.due is None:
                 self._awaited.discard(channel)
         for channel in list(self._lingering):
@@ -217,3 +255,4 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             self._ended = True
             self.trigger.close()
             self._epoll.close()
+            self._slow_epoll.close()
