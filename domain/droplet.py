@@ -17,15 +17,13 @@ from enum import StrEnum
 from eventsourcing.domain import CanInitAggregate
 
 from domain.aggregate import Aggregate, Cause, RecordedEvent
+from domain.credentials import holds_credentials
 from domain.errors import DropletNotFound, DropletNotStaged, DropletNotWaiting
 from domain.package import Digests, StoredBits
 
 MAX_STACK = 4096  # characters
 MIN_MEMORY, MIN_DISK = 1024, 4096  # MiB: staging gets no less, whatever is asked for
 MAX_ERROR = 4096  # characters
-_CREDENTIALS = re.compile(
-    r"(https?|git)://.*[@?]|[a-z+.-]+://([^/]*:[^/]*@|.*\?)", re.IGNORECASE | re.DOTALL
-)
 _GIT_URL = re.compile(
     r"(https?|git)://[^\s/\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*"
     r"|(ssh://)?[A-Za-z0-9._-]+@[^\s\x00-\x1f\x7f]+|ssh://[^\s\x00-\x1f\x7f]+"
@@ -114,10 +112,6 @@ def faults_of_buildpack(buildpack: str | None, known: frozenset[str]) -> list[st
         return []
     one_of = f"one of '{', '.join(sorted(known))}'" if known else "a name"
     return [f"Buildpack must be {one_of} or the URL of a git repository"]
-
-
-def holds_credentials(url: str) -> bool:
-    return _CREDENTIALS.match(url) is not None
 
 
 def procfile_of(process_types: Mapping[str, str]) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from domain.aggregate import Cause
-from domain.droplet import BuiltDroplet, Droplet, holds_credentials
+from domain.credentials import holds_credentials
+from domain.droplet import BuiltDroplet, Droplet
 from domain.droplet_service import DropletService
 from domain.errors import InvalidRequest, Refusal
 from domain.journal import Committed

@@ -16,7 +16,6 @@ bring every state back.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +23,7 @@ from enum import StrEnum
 from eventsourcing.domain import CanInitAggregate
 
 from domain.aggregate import MAX_GUID_LENGTH, Aggregate, Cause, RecordedEvent
+from domain.credentials import image_holds_credentials
 from domain.errors import (
     BitsAlreadyUploaded,
     InvalidPackage,
@@ -36,7 +36,7 @@ from domain.errors import (
     SourceNotReady,
 )
 
-_DIGEST = re.compile(r"@[A-Za-z0-9+._-]+:[0-9A-Fa-f]{32,}$")  # of an image, in its name
+MAX_URL = 4096  # characters
 
 
 class PackageType(StrEnum):
@@ -96,7 +96,9 @@ def faults_of_new_package(app_guid: str, type: object, url: object) -> list[str]
         faults.append("Url must be blank when type is bits")
     elif type == PackageType.DOCKER and not (url or "").strip():
         faults.append("Url can not be blank when type is docker")
-    elif type == PackageType.DOCKER and _holds_credentials(str(url)):
+    elif type == PackageType.DOCKER and len(url or "") > MAX_URL:
+        faults.append(f"Url must be between 1 and {MAX_URL} characters")
+    elif type == PackageType.DOCKER and image_holds_credentials(url or ""):
         faults.append("Url must not hold credentials")
     if isinstance(url, str) and "\0" in url:
         faults.append("Url must not hold NUL characters")
@@ -105,14 +107,6 @@ def faults_of_new_package(app_guid: str, type: object, url: object) -> list[str]
     if "\0" in app_guid:
         faults.append("App guid must not hold NUL characters")
     return faults
-
-
-def _holds_credentials(image: str) -> bool:
-    """Whether it says more than where an image is: that would be in the log for ever.
-
-    The name of an image has an @ before its digest alone, and no question mark.
-    """
-    return "@" in _DIGEST.sub("", image) or "?" in image
 
 
 class Package(Aggregate, created_event_name="Created"):

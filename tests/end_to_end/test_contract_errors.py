@@ -313,6 +313,18 @@ CREATES: list[tuple[bytes, Expected]] = [
     (b'{"type":["bits"]}', unprocessable("Type must be one of 'bits, docker'")),
     (b'{"type":"docker","url":null}', unprocessable("Url can not be blank when type is docker")),
     (
+        b'{"type":"docker","url":"https://user:hunter2@registry/app"}',
+        unprocessable("Url must not hold credentials"),
+    ),
+    (
+        b'{"type":"docker","url":"hunter2%40registry/app@sha256:0"}',
+        unprocessable("Url must not hold credentials"),
+    ),
+    (
+        b'{"type":"docker","url":"' + b"x" * 4097 + b'"}',
+        unprocessable("Url must be between 1 and 4096 characters"),
+    ),
+    (
         b'{"url":"x","b":1,"type":"bits","a":1}',
         unprocessable("Unknown field(s): 'b', 'a', Url must be blank when type is bits"),
     ),
@@ -327,6 +339,17 @@ CREATES: list[tuple[bytes, Expected]] = [
 def test_a_create_is_checked(world: World, body: bytes, expected: Expected) -> None:
     """JSON 400, then all fields at once 422, unknown ones first."""
     expect(world.http.post("/v3/apps/app-1/packages", headers=bearer(), content=body), expected)
+
+
+def test_credentials_in_an_image_are_left_nowhere(world: World, service: Service) -> None:
+    """Neither in the answer, nor in the log's lines or its events."""
+    body = {"type": "docker", "url": "https://user:correct-horse@registry/app"}
+    answer = world.http.post("/v3/apps/app-1/packages", headers=bearer(), json=body)
+    assert answer.status_code == 422
+    files = [path for path in service.data_dir.rglob("packtrail.db*") if path.is_file()]
+    assert files
+    for text in (answer.content, service.log.read_bytes(), *map(Path.read_bytes, files)):
+        assert b"correct-horse" not in text
 
 
 @pytest.mark.parametrize("body", [b"{", b"{'type':'bits'}", b"\xff", b'{"type":"bits"}}'])

@@ -280,6 +280,11 @@ REFUSED: dict[str, tuple[str, Data, tuple[Any, ...]]] = {
         "package.create", lambda desk: {"app_guid": "app-1", "type": "docker"},
         invalid("Url can not be blank when type is docker"),
     ),
+    "credentials in an image": (
+        "package.create",
+        lambda desk: {"app_guid": "app-1", "type": "docker", "url": "user:hunter2@registry/app"},
+        invalid("Url must not hold credentials"),
+    ),
     "no package": ("package.delete", lambda desk: {"guid": "nobody"}, NO_PACKAGE),
     "no droplet": ("droplet.delete", lambda desk: {"guid": "nobody"}, NO_DROPLET),
     "a guid that nobody could have": (
@@ -336,3 +341,16 @@ def test_a_refusal_is_what_http_would_say(desk: CommandDesk, case: str) -> None:
     assert desk.send(kind, data).error == error
     assert (desk.store.log.head(), desk.bus.parked, desk.staged_files()) == (head, [], [])
     assert "bits_path" not in data or Path(data["bits_path"]).read_bytes() == BITS
+
+
+@pytest.mark.parametrize(
+    "url", ["user:hunter2@registry/app", "https://user%3Ahunter2%40registry/app"]
+)
+def test_credentials_in_an_image_are_left_nowhere(
+    desk: CommandDesk, caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    """Neither in the answer, nor in a log line, an event or what is parked."""
+    caplog.set_level(1)
+    data = {"app_guid": "app-1", "type": "docker", "url": url}
+    assert desk.send("package.create", data).error == invalid("Url must not hold credentials")
+    assert "hunter2" not in desk.everything_told(caplog.records)
