@@ -28,6 +28,7 @@ import kombu
 from adapters.bus.bus import COMMANDS, STAGING, Abandoned, Bus, Consumer
 from adapters.bus.messages import Message
 from adapters.droplet_archive import CannotBuild, build
+from adapters.limits import USUAL, Limits
 
 logger = logging.getLogger("packtrail.builder")
 
@@ -83,10 +84,11 @@ class Api:
 class Builder:
     """Handles the messages of the queue `packtrail.staging`."""
 
-    def __init__(self, bus: Bus, api: Api, delivery: Delivery) -> None:
+    def __init__(self, bus: Bus, api: Api, delivery: Delivery, limits: Limits = USUAL) -> None:
         self._bus = bus
         self._api = api
         self._delivery = delivery
+        self._limits = limits
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -122,7 +124,7 @@ class Builder:
             with tempfile.TemporaryDirectory(prefix="packtrail-builder-") as folder:
                 package, made = Path(folder, "package.zip"), Path(folder, "droplet.tgz")
                 self._fetch(droplet, package)
-                built = build(package, made, droplet)
+                built = build(package, made, droplet, self._limits)
                 sha1 = sha1_of(made)
                 where = self._delivery.deliver(guid, made)
         except CannotBuild as reason:

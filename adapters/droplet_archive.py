@@ -8,14 +8,15 @@ import re
 import stat
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from adapters.bits import FileBits
+from adapters.limits import USUAL, Limits, archive_limits
 from adapters.unzip import Content, entries_of, name_of
-from domain.archive import ArchiveLimits, check_archive
+from domain.archive import check_archive
 from domain.droplet_processing import BuildReport, faults_of_report
 from domain.errors import BitsAtFault
 from domain.ports import Bits
@@ -40,7 +41,7 @@ class Built:
     buildpack: str
 
 
-def build(package: Path, target: Path, droplet: Mapping[str, Any]) -> Built:
+def build(package: Path, target: Path, droplet: Mapping[str, Any], limits: Limits = USUAL) -> Built:
     """Makes a droplet (a gzipped tar) of a package (a zip). Raises `CannotBuild`; `OSError`.
 
     The files are behind `app/`, and beside it is what Cloud Foundry expects of a droplet. The
@@ -50,7 +51,7 @@ def build(package: Path, target: Path, droplet: Mapping[str, Any]) -> Built:
     limit = droplet["environment_variables"]["VCAP_APPLICATION"]["limits"]["disk"] * 1024 * 1024
     try:
         with FileBits.of_file(package) as bits:
-            check_archive(bits, ArchiveLimits(limit))
+            check_archive(bits, replace(archive_limits(limits), max_unpacked_size=limit))
             files = Files.of(bits)
             built = detect(bits, files, droplet["buildpack"])
             with (

@@ -8,35 +8,48 @@ from typing import Any
 import orjson
 
 from adapters.http.faults import UnparsableBody
+from adapters.limits import Limits
 from domain.droplet import faults_of_stage_request
 from domain.droplet_service import Wanted
 from domain.errors import InvalidPackage, InvalidRequest
 from domain.package import PackageType, faults_of_new_package
 
-MAX_DEPTH = 100  # of objects and arrays in each other
 
+def json_object(body: bytes, max_depth: int = Limits.max_json_depth) -> dict[str, Any]:
+    """What a body holds, a JSON object.
 
-def json_object(body: bytes) -> dict[str, Any]:
-    """What a body holds, a JSON object. Raises `UnparsableBody`."""
+    Raises `UnparsableBody`, also where objects and arrays lie deeper in each other than
+    `max_depth`.
+    """
     if not body.strip():
         raise UnparsableBody("invalid request body")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise UnparsableBody(str(error)) from None
+        reason = str(error)
+        if "limit" in reason:  # orjson has one of its own, and stops there
+            reason = f"it is nested too deep ({reason}); the limit is {max_depth} levels"
+        raise UnparsableBody(reason) from None
     if not isinstance(value, dict):
         raise UnparsableBody("invalid request body")
+    depth = _depth_of(value)
+    if depth > max_depth:
+        raise UnparsableBody(f"it is nested {depth} levels deep; the limit is {max_depth}")
+    return value
+
+
+def _depth_of(value: Any) -> int:
     level: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
+    depth = 0
+    while level:
+        depth += 1
         level = [
             inner
             for outer in level
             for inner in (outer.values() if isinstance(outer, dict) else outer)
             if isinstance(inner, dict | list)
         ]
-        if not level:
-            return value
-    raise UnparsableBody(f"it is nested deeper than {MAX_DEPTH} levels")
+    return depth
 
 
 def faults_of_names(fields: Mapping[str, Any], known: Sequence[str]) -> list[str]:

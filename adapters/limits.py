@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from domain.archive import ArchiveLimits
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -23,3 +25,11 @@ class Limits:
     max_uploads_per_user: int = 1024  # at once
     max_requests_per_minute: int | None = None  # of a user
     max_packages_per_app: int | None = None
+
+
+USUAL = Limits()
+
+
+def archive_limits(limits: Limits) -> ArchiveLimits:
+    """Those of a zip, as the domain takes them."""
+    return ArchiveLimits(limits.max_unpacked_size, limits.max_entries, limits.max_path_length)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 STORED, DEFLATED = 0, 8
 METHODS = frozenset((STORED, DEFLATED, 12, 14))  # and bzip2, LZMA
-MAX_NAME = 4096  # bytes
 MAX_LINKS = 10_000
 MAX_TARGET = 4096  # bytes
 MAX_HOPS = 40  # symbolic links followed on one path, as Linux has it
@@ -44,10 +43,11 @@ _DRIVE = re.compile(rb"[A-Za-z]:")
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """What a package may unpack to: bytes in all, as declared, and entries."""
+    """What a package may unpack to: bytes in all, as declared, entries, and bytes of a name."""
 
     max_unpacked_size: int
     max_entries: int = 250_000
+    max_path_length: int = 4096
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def check_archive(bits: Bits, limits: ArchiveLimits) -> None:
     links: list[Link] = []
     unpacked = 0
     for entry in read_entries(bits, directory):
-        _check_name(entry)
+        _check_name(entry, limits.max_path_length)
         _check_kind(entry)
         unpacked += entry.uncompressed
         if unpacked > limits.max_unpacked_size:
@@ -96,12 +96,13 @@ def _shown(entry: Entry) -> str:
     return shown(entry.name, entry.flags)
 
 
-def _check_name(entry: Entry) -> None:
+def _check_name(entry: Entry, max_length: int) -> None:
     """The name can be read, and stays inside the folder that the entry is unpacked into."""
-    if not entry.name or len(entry.name) > MAX_NAME:
+    longest = max(len(entry.name), len(entry.unicode_name or b""))
+    if not entry.name or longest > max_length:
         raise BitsAtFault(
-            f"The package has an entry whose name is {len(entry.name)} bytes long; "
-            f"it may have 1 to {MAX_NAME}"
+            f"The package has an entry whose name is {longest} bytes long; "
+            f"it may have 1 to {max_length}"
         )
     try:
         decoded(entry.name, entry.flags)

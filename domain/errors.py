@@ -150,6 +150,17 @@ class NoBitsInForm(Refusal):
     """An upload's form holds no application zip file."""
 
 
+class FormOverLimit(NoBitsInForm):
+    """An upload's form has more of something than it may have; the text says which and how much."""
+
+
+class FormTooLarge(NoBitsInForm):
+    """An upload's form has more bytes around the bits than it may have."""
+
+    def __init__(self, overhead: int, limit: int) -> None:
+        super().__init__(f"The form has {overhead} bytes around the bits; the limit is {limit}")
+
+
 class BitsPathInvalid(Refusal):
     """A front server named a file that may not be used."""
 

@@ -25,7 +25,7 @@ def make_builder(settings: Settings, bus: Bus, api_url: str, token: Callable[[],
     delivery: Delivery = FolderDelivery(settings.upload_dir)
     if settings.blob_dir is None:
         delivery = BucketDelivery(Bucket(settings.blob_store))
-    return BuilderConsumer(bus, Builder(bus, Api(api_url, token), delivery))
+    return BuilderConsumer(bus, Builder(bus, Api(api_url, token), delivery, settings.limits))
 
 
 def builder_process(settings: Settings) -> Process:

@@ -35,6 +35,7 @@ from adapters.http.server.server import Server
 from adapters.http.throttle import RequestRate, UploadSlots
 from adapters.jwks import Jwks
 from adapters.leadership import Led, Part
+from adapters.limits import archive_limits
 from adapters.metrics import Metrics, Standings
 from adapters.object_store import Bucket
 from adapters.policies import Policies, PolicyRules
@@ -55,7 +56,6 @@ from adapters.sweep import Sweep
 from adapters.token_keys import Keys
 from adapters.tokens import Tokens
 from adapters.tracing import NoTracing, OpenTelemetry, Tracing
-from domain.archive import ArchiveLimits
 from domain.droplet_processing import DropletProcessing
 from domain.droplet_service import StagingRules
 from domain.processing import Processing
@@ -95,6 +95,10 @@ def rules_of(settings: Settings) -> Rules:
             settings.buildpacks,
         ),
     )
+
+
+def _upload_rules(settings: Settings) -> UploadRules:
+    return UploadRules(settings.max_package_size, settings.app_bits_upload, settings.limits)
 
 
 def open_work_store(settings: Settings, patience: float = MAINTENANCE_PATIENCE) -> Store:
@@ -290,7 +294,7 @@ class Wiring:
         if not steps:
             return []
         self._prepare_bits()
-        limits = ArchiveLimits(self._settings.max_package_size)
+        limits = archive_limits(self._settings.limits)
         processing = Processing(self._work.packages, self._staging, self._blobs, limits)
         worker = Worker(
             self._bus, processing, self._droplets(self._work), self.metrics, self._tracing, steps
@@ -316,7 +320,7 @@ class Wiring:
         self._prepare_bits()
         handler = CommandHandler(
             store, self._bus, self._authenticator, self._claims(store),
-            UploadRules(settings.max_package_size, settings.app_bits_upload), self.metrics,
+            _upload_rules(settings), self.metrics,
             self._guard(store, lambda: self._require_level(store)),
         )  # fmt: skip
         return [CommandConsumer(self._bus, handler)]
@@ -379,9 +383,7 @@ class Wiring:
     def _server(self, listening: socket.socket | None = None) -> Server:
         settings, store = self._settings, self._requests
         self._prepare_bits()
-        rules = UploadRules(
-            settings.max_package_size, settings.app_bits_upload, settings.limits.max_body_size
-        )
+        rules = _upload_rules(settings)
         freshness = Freshness(self._progress(store), store.log)
         guard = self._guard(store, freshness.require)
         rate = RequestRate(settings.limits.max_requests_per_minute)

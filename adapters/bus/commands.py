@@ -32,6 +32,7 @@ from adapters.http.answers import UNKNOWN_ERROR, ErrorAnswer, answer_to, new_req
 from adapters.http.authentication import Authenticator
 from adapters.http.faults import UnparsableBody
 from adapters.http.multipart import plain_file_name
+from adapters.limits import Limits
 from adapters.metrics import Metrics
 from adapters.people import AddressBook
 from adapters.store import Services, Store
@@ -48,7 +49,6 @@ R = TypeVar("R")
 MAX_TRIES = 5  # of a command that fails by a defect
 MAX_DELIVERIES = 15  # of a command that nobody has answered: its handler may have died of it
 PREFETCH = 20  # commands in hand, of which one is carried out
-MAX_BODY = 64 * 1024  # bytes
 MAX_WAIT = 10.0  # seconds between tries while something is away
 
 
@@ -68,11 +68,13 @@ class Received:
         return hashlib.sha256(canonical).hexdigest()
 
     @classmethod
-    def of(cls, message: Message) -> Received:
+    def of(cls, message: Message, limits: Limits) -> Received:
         """Raises `UnparsableBody` if it is no CloudEvent in structured JSON."""
-        if len(message.body) > MAX_BODY:
-            raise UnparsableBody(f"a command has up to {MAX_BODY} bytes")
-        event = json_object(message.body)
+        if len(message.body) > limits.max_body_size:
+            raise UnparsableBody(
+                f"a command has up to {limits.max_body_size} bytes, and not {len(message.body)}"
+            )
+        event = json_object(message.body, limits.max_json_depth)
         if event.get("specversion") != "1.0":
             raise UnparsableBody("a command is a CloudEvent with specversion '1.0'")
         for name in ("id", "source", "type"):
@@ -123,7 +125,7 @@ class CommandHandler:
         token = _header(message, contract.AUTHORIZATION)
         message = _without_headers(message)
         try:
-            command = Received.of(message)
+            command = Received.of(message, self._rules.limits)
         except UnparsableBody as error:
             self._refuse_unreadable(message, token, error)
             return
@@ -149,7 +151,7 @@ class CommandHandler:
             return
         logger.error("a command can't be read and is parked: %s", error)
         self._refuse(message, None, answer_to(error))
-        if len(message.body) <= MAX_BODY:
+        if len(message.body) <= self._rules.limits.max_body_size:
             self._persist(lambda: self._bus.park(message))
 
     def _handle(

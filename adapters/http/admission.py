@@ -16,7 +16,7 @@ from adapters.http.faults import BodyTooLarge, UnknownRequest
 from adapters.http.server.body import SmallBody, UploadBody
 from adapters.http.server.parser import Admitted, Refused, RequestHead
 from adapters.http.throttle import RequestRate, UploadSlots
-from adapters.limits import Limits
+from adapters.limits import USUAL, Limits
 from adapters.staging.intake import Intake
 from adapters.tokens import Caller, Scope
 from domain.errors import NoBitsInForm, UploadsDisabled, UploadTooLarge
@@ -27,7 +27,6 @@ logger = logging.getLogger("packtrail.http")
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
 SMALL_UPLOAD = 64 * 1024  # bytes of a form up to which its order of checks is the contract's
-FORM_OVERHEAD = 64 * 1024  # bytes that a form may add to the bits
 _UPLOAD = re.compile(r"/v3/packages/([^/]+)/upload")
 
 
@@ -39,7 +38,7 @@ class UploadRules:
 
     max_size: int
     enabled: bool = True
-    max_body_size: int = Limits.max_body_size
+    limits: Limits = USUAL
 
     def check_enabled(self, caller: Caller) -> None:
         """Raises `UploadsDisabled`."""
@@ -104,21 +103,22 @@ class UploadAdmission:
         caller = self._authenticator.authenticate(head.headers.get("AUTHORIZATION"), Scope.WRITE)
         self._rate.count(caller)
         self._rules.check_enabled(caller)
+        limits = self._rules.limits
         form = form_of(head.headers.get("CONTENT_TYPE", ""))
         if form == URLENCODED:
-            most = self._rules.max_body_size
-            if (head.declared_length or 0) > most:
-                raise BodyTooLarge(most)
-            return SmallBody(most)
-        max_size, declared = self._rules.max_size, head.declared_length
+            if (head.declared_length or 0) > limits.max_body_size:
+                raise BodyTooLarge(limits.max_body_size)
+            return SmallBody(limits.max_body_size)
+        max_size, overhead = self._rules.max_size, limits.max_form_overhead
+        declared = head.declared_length
         if head.expects_continue or declared is None or declared > SMALL_UPLOAD:
             self._check_package(guid, caller)
-        if declared is not None and declared > max_size + FORM_OVERHEAD:
+        if declared is not None and declared > max_size + overhead:
             raise UploadTooLarge(max_size)
         self._intake.require_room(declared or 0)
         release = self._slots.take(caller)
         try:
-            return UploadBody(self._intake.create(guid), max_size, FORM_OVERHEAD, release)
+            return UploadBody(self._intake.create(guid), max_size, overhead, release)
         except BaseException:
             release()
             raise

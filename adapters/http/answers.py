@@ -208,6 +208,8 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
         faults.BadKey,
         lambda e: unprocessable("Idempotency-Key must be 1 to 255 visible ASCII characters"),
     ),
+    (errors.FormTooLarge, lambda e: unprocessable(str(e), 413)),
+    (errors.FormOverLimit, lambda e: unprocessable(str(e))),
     (errors.NoBitsInForm, lambda e: NO_BITS_IN_FORM),
     (errors.BitsPathInvalid, lambda e: unprocessable("Bits path is invalid")),
     (

@@ -144,7 +144,7 @@ def create_app(
     tracing: Tracing,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The application, made of the parts it is given."""
-    commands = Commands(services, freshness, guard)
+    commands = Commands(services, freshness, guard, rules.limits)
     queries = Queries(read_models, freshness, registered_apps, guard)
     people = AddressBook(services.people)
     middleware = RequestMiddleware(authenticator, rate, people, metrics, tracing)

@@ -6,13 +6,12 @@ from typing import Any
 
 import falcon
 
-from adapters.fields import faults_of_names, json_object
+from adapters.fields import faults_of_names
 from adapters.http.exchange import (
     Commands,
     Queries,
     ReadModels,
     answer_json,
-    body_of,
     caller_of,
     cause_of,
 )
@@ -46,7 +45,7 @@ class CurrentDroplet:
         self._queries = queries
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
-        fields = json_object(body_of(req))
+        fields = self._commands.fields_of(req)
         faults = faults_of_names(fields, ("droplet_guid",))
         droplet_guid = fields.get("droplet_guid")
         if not isinstance(droplet_guid, str):

@@ -7,14 +7,13 @@ from typing import Any
 
 import falcon
 
-from adapters.fields import json_object, wanted_of
+from adapters.fields import wanted_of
 from adapters.http.download import Blobs, answer_bits
 from adapters.http.exchange import (
     Commands,
     Queries,
     ReadModels,
     answer_json,
-    body_of,
     caller_of,
     cause_of,
     idempotency_key,
@@ -42,7 +41,7 @@ class DropletsOfPackage:
         self._commands = commands
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
-        wanted = wanted_of(json_object(body_of(req)))
+        wanted = wanted_of(self._commands.fields_of(req))
         self._commands.may_change_package(req, guid)
         droplets = self._commands.droplets
         requested = droplets.stage(guid, wanted, cause_of(req), idempotency_key(req))

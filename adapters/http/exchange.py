@@ -10,9 +10,11 @@ import falcon
 
 from adapters.authorization import Guard
 from adapters.environments import StoredEnvironments
+from adapters.fields import json_object
 from adapters.http.answers import JSON_TYPE, pretty_json
 from adapters.http.faults import BadKey, BodyTooLarge
 from adapters.http.freshness import Freshness
+from adapters.limits import Limits
 from adapters.store import Services
 from adapters.tokens import Caller
 from domain.aggregate import Cause
@@ -61,12 +63,19 @@ def answer_json(resp: falcon.Response, value: Any, status: str = falcon.HTTP_200
 class Commands:
     """What every resource that writes does with a command's outcome."""
 
-    def __init__(self, services: Services, freshness: Freshness, guard: Guard) -> None:
+    def __init__(
+        self, services: Services, freshness: Freshness, guard: Guard, limits: Limits
+    ) -> None:
         self.guard = guard
         self.packages = services.packages
         self.droplets = services.droplets
         self.directory = services.directory
         self._freshness = freshness
+        self._limits = limits
+
+    def fields_of(self, req: falcon.Request) -> dict[str, Any]:
+        """The fields that a command comes with. Raises `BodyTooLarge`, `UnparsableBody`."""
+        return json_object(body_of(req), self._limits.max_json_depth)
 
     def may_change_package(self, req: falcon.Request, guid: str) -> None:
         """Raises `PackageNotFound`, `NotAuthorized`."""

@@ -14,10 +14,10 @@ from urllib.parse import unquote
 
 import falcon
 
-from domain.errors import NoBitsInForm
+from adapters.limits import Limits
+from domain.errors import FormOverLimit, NoBitsInForm
 
 FIELD = "bits"
-MAX_PARTS = 100
 MAX_PART_HEADERS = 16 * 1024  # bytes
 MAX_FILE_NAME = 255  # characters
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
@@ -50,11 +50,13 @@ def boundary_of(content_type: str) -> bytes:
     return boundary.encode("ascii")
 
 
-def find_bits(body: Body, boundary: bytes) -> FilePart:
-    """The first file part named `bits`. Raises `NoBitsInForm`."""
+def find_bits(body: Body, boundary: bytes, max_parts: int = Limits.max_form_parts) -> FilePart:
+    """The first file part named `bits`. Raises `NoBitsInForm`, `FormOverLimit`."""
     for number, (headers, offset, length) in enumerate(_parts(body, b"--" + boundary)):
-        if number == MAX_PARTS:
-            raise NoBitsInForm(f"the form has more than {MAX_PARTS} parts")
+        if number == max_parts:
+            raise FormOverLimit(
+                f"The form has {max_parts + 1} parts or more; the limit is {max_parts}"
+            )
         name, file_name = _disposition(headers)
         if name == FIELD and file_name is not None:
             return FilePart(offset, length, plain_file_name(file_name))
@@ -80,7 +82,7 @@ def _parts(body: Body, delimiter: bytes) -> Iterator[tuple[bytes, int, int]]:
         head = body.read_at(at - 2, MAX_PART_HEADERS)
         end = head.find(b"\r\n\r\n")
         if end < 0:
-            raise NoBitsInForm("a part's headers do not end")
+            raise NoBitsInForm(f"the headers of a part do not end within {MAX_PART_HEADERS} bytes")
         offset = at - 2 + end + 4
         next_delimiter = _find_delimiter(body, delimiter, offset - 2)
         yield head[2:end], offset, max(0, next_delimiter - offset)

@@ -6,12 +6,11 @@ from urllib.parse import parse_qs
 
 import falcon
 
-from adapters.fields import json_object, new_package_of
+from adapters.fields import new_package_of
 from adapters.http.exchange import (
     Commands,
     Queries,
     answer_json,
-    body_of,
     caller_of,
     cause_of,
     idempotency_key,
@@ -47,7 +46,7 @@ class PackagesOfApp:
             self._commands.may_change_package(req, source)
             committed = self._commands.packages.copy(source, guid, by, idempotency_key(req))
         else:
-            type, url = new_package_of(json_object(body_of(req)), guid)
+            type, url = new_package_of(self._commands.fields_of(req), guid)
             self._commands.guard.change_app(caller_of(req), guid)
             key = idempotency_key(req)
             committed = self._commands.packages.create(guid, type, url, by, key)

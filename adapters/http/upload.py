@@ -14,7 +14,7 @@ from adapters.http.server.body import UploadBody
 from adapters.metrics import Metrics
 from adapters.staging.intake import Intake
 from adapters.tokens import Scope
-from domain.errors import NoBitsInForm, UploadTooLarge
+from domain.errors import FormOverLimit, FormTooLarge, NoBitsInForm, UploadTooLarge
 from domain.journal import Committed, surely_not_recorded
 from domain.package import Package, StagedBits
 from projections.representation import represent, view_of
@@ -56,9 +56,14 @@ class Upload:
         upload: UploadBody | None = req.env.get("packtrail.upload")
         if upload is None:
             raise NoBitsInForm("the form is empty")
-        part = find_bits(upload.staged, boundary_of(req.content_type or ""))
+        limits = self._rules.limits
+        boundary = boundary_of(req.content_type or "")
+        part = find_bits(upload.staged, boundary, limits.max_form_parts)
         if part.length > self._rules.max_size:
             raise UploadTooLarge(self._rules.max_size)
+        overhead = upload.staged.size - part.length
+        if overhead > limits.max_form_overhead:
+            raise FormTooLarge(overhead, limits.max_form_overhead)
         self._commands.may_change_package(req, guid)
         self._commands.packages.check_upload(guid)
         staged = self._intake.stage(upload.staged, part.offset, part.length, guid, part.file_name)
@@ -66,8 +71,12 @@ class Upload:
 
     def _take_file(self, req: falcon.Request, guid: str) -> Committed[Package]:
         """Form 2: a front server has put the bits into the upload directory."""
+        body, max_fields = body_of(req), self._rules.limits.max_form_fields
+        found = body.count(b"&") + 1
+        if found > max_fields:
+            raise FormOverLimit(f"The form has {found} fields; the limit is {max_fields}")
         form = parse_qs(
-            body_of(req).decode("utf-8", "surrogateescape"),
+            body.decode("utf-8", "surrogateescape"),
             keep_blank_values=True,
             errors="surrogateescape",  # a file's name need not be UTF-8
         )

@@ -25,6 +25,7 @@ from adapters.bus.commands import Received
 from adapters.bus.memory import MemoryBus
 from adapters.bus.messages import Message
 from adapters.delivery import STALE, FolderDelivery
+from adapters.limits import USUAL
 from tests.support.waiting import eventually
 from tests.support.zips import sha1, zip_of
 
@@ -120,7 +121,7 @@ class Bench:
         with self.bus.connect() as connection, connection.channel() as channel:
             while (sent := kombu.Queue(COMMANDS)(channel).get(no_ack=True)) is not None:
                 assert sent.headers["authorization"] == "bearer token-1"
-                received = Received.of(Message("", "", bytes(sent.body)))
+                received = Received.of(Message("", "", bytes(sent.body)), USUAL)
                 contract.COMMANDS[received.type].of(received.data)
                 assert received.id == f"droplet-1/{received.type}"
                 commands.append((received.type, dict(received.data)))

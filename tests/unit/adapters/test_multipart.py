@@ -7,13 +7,12 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from adapters.http.multipart import (
-    MAX_PARTS,
     FilePart,
     boundary_of,
     find_bits,
     plain_file_name,
 )
-from domain.errors import NoBitsInForm
+from domain.errors import FormOverLimit, NoBitsInForm
 
 EDGE = b"edge"
 BLOCK = 1 << 20  # what is searched at a time
@@ -240,10 +239,12 @@ def test_boundary_like_lines_do_not_make_the_search_slow() -> None:
 
 def test_too_many_parts_are_refused() -> None:
     """The bits are found among as many parts as are allowed, not behind them."""
-    fields = [text(b"x", f"field-{number}") for number in range(MAX_PARTS)]
+    fields = [text(b"x", f"field-{number}") for number in range(100)]
     assert bits(form(*fields[1:], file(b"PK"))) == b"PK"
-    with pytest.raises(NoBitsInForm, match="more than 100 parts"):
+    with pytest.raises(FormOverLimit, match="has 101 parts or more; the limit is 100"):
         found(form(*fields, file(b"PK")))
+    with pytest.raises(FormOverLimit, match="has 4 parts or more; the limit is 3"):
+        find_bits(MemoryBody(form(*fields[:3], file(b"PK"))), EDGE, max_parts=3)
 
 
 def test_huge_headers_are_refused() -> None:
