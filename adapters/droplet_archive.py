@@ -7,7 +7,7 @@ import json
 import re
 import stat
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +26,9 @@ PROCFILE, STATIC = "procfile", "static"  # the buildpacks that this builder has
 MAX_PROCFILE = 64 * 1024  # bytes
 SERVE_STATIC = "python3 -m http.server ${PORT:-8080}"
 COMPRESSION = 4  # of gzip: 1 is fast, 9 is small
+TELLING = ("Procfile", "index.html")  # the files that tell how an app is started
 MAX_DEPTH = 250  # folders in each other
+MAX_FOLDERS = 250_000
 _PROCESS = re.compile(r"([A-Za-z0-9_-]+):[ \t]*(\S.*)")
 CHUNK = 1 << 20  # bytes read at a time
 
@@ -52,14 +54,14 @@ def build(package: Path, target: Path, droplet: Mapping[str, Any], limits: Limit
     try:
         with FileBits.of_file(package) as bits:
             check_archive(bits, replace(archive_limits(limits), max_unpacked_size=limit))
-            files = Files.of(bits)
+            files = Files(bits)
             built = detect(bits, files, droplet["buildpack"])
             with (
                 target.open("wb") as file,
                 gzip.GzipFile("", "wb", COMPRESSION, file, mtime=0) as packed,
-                tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+                _Tar(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
             ):
-                for place, entry in files.in_order:
+                for place, entry in files.in_order():
                     _add(tar, bits, f"./app/{place}", entry)
                 info = {
                     "detected_buildpack": built.buildpack,
@@ -73,59 +75,95 @@ def build(package: Path, target: Path, droplet: Mapping[str, Any], limits: Limit
     return built
 
 
-@dataclass(frozen=True)
+class _Tar(tarfile.TarFile):
+    """A tar that is only written: it keeps nothing of what it has written."""
+
+    members: list[tarfile.TarInfo]
+
+    def addfile(self, tarinfo: tarfile.TarInfo, fileobj: Any = None) -> None:
+        super().addfile(tarinfo, fileobj)
+        self.members.clear()
+
+
 class Files:
-    """Where each entry of a package is unpacked to, in the zip's order."""
+    """Where each entry of a package is unpacked to.
 
-    in_order: list[tuple[str, Entry]]
-    regular: dict[str, Entry]
+    There may be many entries with long names, so none are kept but those that tell how the app
+    is started: of places only a number each, which as seldom is another's as 64-bit hashes collide.
+    """
 
-    @classmethod
-    def of(cls, bits: Bits) -> Files:
+    def __init__(self, bits: Bits) -> None:
         """Raises `CannotBuild` where two entries are in each other's way; `BitsAtFault`."""
-        in_order: list[tuple[str, Entry]] = []
-        regular: dict[str, Entry] = {}
-        leaves: set[str] = set()  # files and links
-        folders: set[str] = set()
-        for entry in entries_of(bits):
+        self.telling: dict[str, Entry] = {}
+        self._bits = bits
+        self._leaves: set[int] = set()  # files and links
+        self._folders: set[int] = set()
+        for place, entry in self._places():
+            self._add(place, entry)
+
+    def in_order(self) -> Iterator[tuple[str, Entry]]:
+        """Each file, link and folder, in the zip's order; a folder that comes again is left out."""
+        seen: set[int] = set()
+        for place, entry in self._places():
+            if _is_folder(entry):
+                key = hash(place)
+                if key in seen:
+                    continue
+                seen.add(key)
+            yield place, entry
+
+    def _places(self) -> Iterator[tuple[str, Entry]]:
+        for entry in entries_of(self._bits):
             name = name_of(entry)
             parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-            is_folder = name.endswith(("/", "\\")) or stat.S_ISDIR(entry.mode)
             if len(parts) > MAX_DEPTH:
                 raise CannotBuild(f"Entry {name[:100]!r} is deeper than {MAX_DEPTH} folders")
-            if not parts:
-                if is_folder:
-                    continue
+            if parts:
+                yield "/".join(parts), entry
+            elif not _is_folder(entry):
                 raise CannotBuild(f"Entry {name!r} has no name")
-            place = "/".join(parts)
-            above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
-            if (
-                not leaves.isdisjoint(above)
-                or (place in leaves)
-                or (not is_folder and place in folders)
-            ):
-                raise CannotBuild(f"Entry {name!r} is in the way of another")
-            folders.update(above)
-            if is_folder:
-                if place not in folders:
-                    in_order.append((place, entry))
-                folders.add(place)
-                continue
-            leaves.add(place)
-            in_order.append((place, entry))
-            if not stat.S_ISLNK(entry.mode):
-                regular[place] = entry
-        return cls(in_order, regular)
+
+    def _add(self, place: str, entry: Entry) -> None:
+        *above, key = _keys(place)
+        is_folder = _is_folder(entry)
+        if (
+            not self._leaves.isdisjoint(above)
+            or key in self._leaves
+            or (not is_folder and key in self._folders)
+        ):
+            raise CannotBuild(f"Entry {name_of(entry)[:100]!r} is in the way of another")
+        self._folders.update(above)
+        if is_folder:
+            self._folders.add(key)
+        else:
+            self._leaves.add(key)
+            if place in TELLING and not stat.S_ISLNK(entry.mode):
+                self.telling[place] = entry
+        if len(self._folders) > MAX_FOLDERS:
+            raise CannotBuild(f"The package has more than {MAX_FOLDERS} folders")
+
+
+def _is_folder(entry: Entry) -> bool:
+    name = name_of(entry)
+    return name.endswith(("/", "\\")) or stat.S_ISDIR(entry.mode)
+
+
+def _keys(place: str) -> list[int]:
+    """A number for each folder on the way to a place, and for the place itself."""
+    keys = [0]
+    for part in place.split("/"):
+        keys.append(hash((keys[-1], part)))
+    return keys[1:]
 
 
 def detect(bits: Bits, files: Files, wanted: str | None) -> Built:
     """How the app is started. Raises `CannotBuild`."""
     if wanted not in (None, PROCFILE, STATIC):
         raise CannotBuild(f"This builder has no buildpack {wanted!r}, only {PROCFILE} and {STATIC}")
-    procfile = files.regular.get("Procfile")
+    procfile = files.telling.get("Procfile")
     if wanted != STATIC and procfile is not None:
         return Built(_processes(bits, procfile), PROCFILE)
-    if wanted != PROCFILE and "index.html" in files.regular:
+    if wanted != PROCFILE and "index.html" in files.telling:
         return Built({"web": SERVE_STATIC}, STATIC)
     raise CannotBuild(
         "This builder compiles nothing: the package needs a Procfile, or an index.html"
@@ -171,7 +209,7 @@ def _add(tar: tarfile.TarFile, bits: Bits, name: str, entry: Entry) -> None:
         info.type = tarfile.SYMTYPE
         info.linkname = _whole(bits, entry).decode("utf-8", "surrogateescape")
         tar.addfile(info)
-    elif stat.S_ISDIR(entry.mode) or entry.name.endswith((b"/", b"\\")):
+    elif _is_folder(entry):
         _add_folder(tar, name)
     else:
         info = tarfile.TarInfo(name)

@@ -85,6 +85,11 @@ def find_directory(bits: Bits) -> Directory:
         raise unreadable("it has no central directory at its end")
     if b"PK\5\6" in tail[at + 4 :]:  # some tools would take that one for the end record
         raise unreadable("its comment holds a second end record")
+    earlier = at
+    while (earlier := tail.rfind(b"PK\5\6", 0, earlier)) >= 0:
+        comment = int.from_bytes(tail[earlier + 20 : earlier + 22], "little")
+        if earlier + _END.size + comment == len(tail):  # and some that one
+            raise unreadable("its end record is the comment of another")
     _, disk, start_disk, here, entries, size, offset, _ = _END.unpack_from(tail, at)
     end = tail_offset + at
     record_stated = None
