@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
+from hypothesis import settings
 
 from tests.support.postgres import PostgresServer
 from tests.support.programs import Missing
@@ -14,6 +15,10 @@ from tests.support.rabbit import RabbitServer
 from tests.support.s3 import S3Server
 
 T = TypeVar("T")
+
+# what CI finds, everybody finds again; elsewhere each run looks in other places
+settings.register_profile("tests", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.load_profile("tests")
 
 
 def found(make: Callable[[], T]) -> T:
