@@ -32,9 +32,7 @@ _UPLOAD = re.compile(r"/v3/packages/([^/]+)/upload")
 
 @dataclass(frozen=True)
 class UploadRules:
-    """What uploads must keep to. Sizes are in bytes: `max_size` of the bits alone,
-    `max_body_size` of a form that has none in it.
-    """
+    """What uploads must keep to. `max_size` is in bytes, of the bits alone."""
 
     max_size: int
     enabled: bool = True

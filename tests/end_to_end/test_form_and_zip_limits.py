@@ -76,12 +76,14 @@ def test_json_may_be_so_deep(client: Client) -> None:
 
 
 def test_a_form_without_bits_may_be_so_large(client: Client) -> None:
-    """One that names its bits has none of them in it."""
+    """One that names its bits has none of them in it. Of JSON it is the same limit."""
     path = f"/v3/packages/{client.create()}/upload"
     fits = client.http.post(path, headers=FORM, content=b"x" * 2000)
     assert refusal(fits) == (422, "Bits path An application zip file must be uploaded")
-    refused = client.http.post(path, headers=FORM, content=b"x" * 2001)
-    assert refusal(refused) == (413, "The body is larger than 2000 bytes, the limit")
+    for to in (path, "/v3/apps/app-1/packages"):
+        for content in (b"x" * 2001, iter([b"x" * 1000, b"x" * 1001])):
+            refused = client.http.post(to, headers=FORM, content=content)
+            assert refusal(refused) == (413, "The body is larger than 2000 bytes, the limit")
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("zips")
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 @given(data=broken())
 def test_what_is_accepted_is_the_same_to_every_reader(folder: Path, data: bytes) -> None:
     """Entries, names and sizes; and what an entry holds, wherever it can be read."""

@@ -290,6 +290,6 @@ class LifeOfDroplet(Life):
 
 
 TestLivesOfPackages = LifeOfPackage.TestCase
-TestLivesOfPackages.settings = settings(max_examples=40, stateful_step_count=25)
+TestLivesOfPackages.settings = settings(max_examples=25, stateful_step_count=25)
 TestLivesOfDroplets = LifeOfDroplet.TestCase
 TestLivesOfDroplets.settings = settings(max_examples=30, stateful_step_count=15)
