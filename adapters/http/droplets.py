@@ -155,11 +155,11 @@ def _list(paging: Paging, name: str) -> list[str] | None:
     given = paging.filters.get(name)
     if given is None:
         return None
-    values = [value for value in given.split(",") if value]
+    values = given.split(",")
     if len(values) > MAX_VALUES:
         label = name[:1].upper() + name[1:].replace("_", " ")
         raise BadQuery(f"{label} must be {MAX_VALUES} values or less")
-    return values
+    return [value for value in values if value]
 
 
 def _find(asked: ReadModels, guid: str) -> DropletRow:

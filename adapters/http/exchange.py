@@ -18,7 +18,7 @@ from adapters.limits import Limits
 from adapters.store import Services
 from adapters.tokens import Caller
 from domain.aggregate import Cause
-from domain.directory import App
+from domain.directory import App, faults_of_name
 from domain.errors import AppNotFound
 from domain.journal import Committed
 from projections.directory import AppEntry, DirectoryReadModel
@@ -143,6 +143,8 @@ class Queries:
 
         Raises `AppNotFound`; `ReadModelBehind`.
         """
+        if faults_of_name("App guid", guid):
+            raise AppNotFound(guid)  # no app can be called so
         self.guard.see_app(caller, guid)
         if self._registered_apps or self.ask().directory.is_deleted(guid):
             self.app(guid, caller)
