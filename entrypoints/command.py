@@ -37,7 +37,14 @@ from entrypoints.prefork import listen_on, run_children, stop_with_parent
 from entrypoints.process import Process
 from entrypoints.roles import add_roles
 from entrypoints.settings import SettingError, Settings
-from entrypoints.tools import forget, migrate, print_contract, print_token, replay
+from entrypoints.tools import (
+    forget,
+    migrate,
+    print_api,
+    print_contract,
+    print_token,
+    replay,
+)
 from entrypoints.wiring import Wiring
 
 logger = logging.getLogger("packtrail.serve")
@@ -170,6 +177,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Prints the contract of all messages, an AsyncAPI 3 document in JSON.",
     )
     asyncapi.set_defaults(run=print_contract)
+    openapi = commands.add_parser(
+        "openapi",
+        help="print the HTTP API's document",
+        description="Prints what GET /openapi.json answers, an OpenAPI 3.1 document in JSON.",
+    )
+    openapi.set_defaults(run=print_api)
 
     token = commands.add_parser(
         "token",

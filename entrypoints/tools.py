@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Any, NoReturn
 
 import orjson
 from tqdm import tqdm
 
-from adapters.bus.asyncapi import document
+from adapters.bus import asyncapi
+from adapters.http import openapi
 from adapters.people import NotErased
 from adapters.postgres import WORK_PATIENCE
 from adapters.token_keys import Secret, secret_file
@@ -31,7 +33,15 @@ def migrate(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def print_contract(settings: Settings, options: argparse.Namespace) -> int:
-    print(orjson.dumps(document(), option=orjson.OPT_INDENT_2).decode())
+    return _print_document(asyncapi.document())
+
+
+def print_api(settings: Settings, options: argparse.Namespace) -> int:
+    return _print_document(openapi.document(version("packtrail")))
+
+
+def _print_document(document: dict[str, Any]) -> int:
+    print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
     return 0
 
 

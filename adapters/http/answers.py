@@ -51,10 +51,11 @@ class ErrorAnswer:
     description: str
     headers: dict[str, str] = field(default_factory=dict)
 
+    def shown(self) -> dict[str, Any]:
+        return {"code": self.code, "description": self.description, "error_code": self.error_code}
+
     def body(self) -> bytes:
-        return pretty_json(
-            {"code": self.code, "description": self.description, "error_code": self.error_code}
-        )
+        return pretty_json(self.shown())
 
 
 def not_found(what: str) -> ErrorAnswer:
@@ -226,6 +227,8 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
     (PersistenceError, lambda e: DATABASE_ERROR),
     (SQLAlchemyError, lambda e: DATABASE_ERROR),
 ]
+
+KINDS = [kind for kind, _ in _TABLE]
 
 
 def answer_to(error: BaseException) -> ErrorAnswer:

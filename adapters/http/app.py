@@ -25,6 +25,7 @@ from adapters.http.answers import (
 )
 from adapters.http.authentication import Authenticator
 from adapters.http.directory import CurrentDroplet, OneApp, OneOrganization, OneSpace
+from adapters.http.docs import page_files
 from adapters.http.download import Blobs, Download
 from adapters.http.droplets import (
     AllDroplets,
@@ -37,6 +38,7 @@ from adapters.http.exchange import Commands, Queries, ReadModels
 from adapters.http.faults import UnknownRequest
 from adapters.http.freshness import Freshness
 from adapters.http.health import Alive, MetricsPage, Part, Ready, Root
+from adapters.http.openapi import OpenApiDocument
 from adapters.http.packages import AllPackages, OnePackage, PackagesOfApp
 from adapters.http.throttle import RequestRate
 from adapters.http.upload import Upload
@@ -153,6 +155,9 @@ def create_app(
     app.add_route("/healthz", Alive())
     app.add_route("/readyz", Ready(parts))
     app.add_route("/metrics", MetricsPage(metrics))
+    app.add_route("/openapi.json", OpenApiDocument(version))
+    for path, file in page_files().items():
+        app.add_route(path, file)
     app.add_route("/v3/packages", AllPackages(queries))
     app.add_route("/v3/packages/{guid}", OnePackage(commands, queries))
     app.add_route("/v3/packages/{guid}/upload", Upload(commands, intake, claims, rules, metrics))

@@ -44,6 +44,8 @@ class Root:
                     "alive": {"href": "/healthz"},
                     "ready": {"href": "/readyz"},
                     "metrics": {"href": "/metrics"},
+                    "openapi": {"href": "/openapi.json"},
+                    "docs": {"href": "/docs"},
                 },
             },
         )
