@@ -147,7 +147,7 @@ class Builder:
             if refusal is None:
                 logger.info("droplet made", extra={"droplet": guid, "buildpack": built.buildpack})
             else:
-                logger.error("droplet %s is not taken: %s", guid, refusal)
+                logger.warning("droplet %s is not taken: %s", guid, refusal)
                 self._delivery.withdraw(guid)
                 error = f"The service does not take the droplet: {refusal}"
                 self._tell("droplet.staging_failed", guid, {"error": error[:MAX_REASON]})
