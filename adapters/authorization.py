@@ -19,6 +19,7 @@ from adapters.breaker import Breaker
 from adapters.fetching import Fetcher, NoAnswer
 from adapters.http.faults import InvalidToken, NotAuthorized, TooManyApps
 from adapters.tokens import Caller
+from domain.directory import faults_of_name
 from domain.errors import AppNotFound, DropletNotFound, PackageNotFound, Refusal
 from domain.role import RoleType
 from projections.directory import DirectoryReadModel
@@ -30,6 +31,7 @@ TIMEOUT = 2.0  # seconds that a Cloud Controller has
 REMEMBERED_FOR = 5.0  # seconds
 REMEMBERED = 20_000  # answers
 MAX_APPS = 200  # that a Cloud Controller is asked about for one request
+_NO_SEGMENT = frozenset((".", ".."))  # of a URL: they would make it another route's
 
 
 class Access(IntEnum):
@@ -133,8 +135,10 @@ class ByCloudController:
         self._directory = directory
         self._remembered_for = remembered_for
         self._fetcher = Fetcher(timeout)
+        # An answer of any kind is no failure here: it may be for what one caller has asked, and
+        # would shut out all others.
         self._breaker = Breaker(
-            (AuthorizationAway,), lambda: AuthorizationAway("the Cloud Controller is away")
+            (NoAnswer,), lambda: AuthorizationAway("the Cloud Controller is away")
         )
         self._known: OrderedDict[bytes, tuple[Access, float]] = OrderedDict()
         self._lock = threading.Lock()
@@ -143,13 +147,14 @@ class ByCloudController:
         return caller.is_admin
 
     def to_app(self, caller: Caller, guid: str) -> Access:
+        if faults_of_name("App guid", guid) or guid in _NO_SEGMENT:
+            return Access.NONE  # no app of a Cloud Controller is called so
         key = hashlib.sha256(f"{caller.token}\0{guid}".encode()).digest()
         with self._lock:
             known = self._known.get(key)
         if known is not None and time.monotonic() < known[1]:
             return known[0]
-        with self._breaker():
-            access = self._ask(caller, guid)
+        access = self._ask(caller, guid)
         with self._lock:
             self._known[key] = (access, time.monotonic() + self._remembered_for)
             self._known.move_to_end(key)
@@ -159,10 +164,11 @@ class ByCloudController:
 
     def _ask(self, caller: Caller, guid: str) -> Access:
         try:
-            answer = self._fetcher.get(
-                f"{self._url}/v3/apps/{quote(guid, safe='')}/permissions",
-                {"Authorization": f"bearer {caller.token}"},
-            )
+            with self._breaker():
+                answer = self._fetcher.get(
+                    f"{self._url}/v3/apps/{quote(guid, safe='')}/permissions",
+                    {"Authorization": f"bearer {caller.token}"},
+                )
         except NoAnswer as error:
             raise AuthorizationAway(f"the Cloud Controller: {error}") from error
         if answer.status == 200:
