@@ -32,6 +32,7 @@ logger = logging.getLogger("packtrail.http")
 
 LINGER = 10.0  # seconds that a refused client may go on sending before it is cut off
 
+AT_ONCE_CHUNKED = 64 * 1024  # bytes of chunks in one read: tiny ones take their time
 DRIP = 16 * 1024  # bytes a second up to which an upload drips
 LINGER_BYTES = 64 << 20  # that are thrown away meanwhile
 
@@ -186,11 +187,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def handle_read(self) -> None:
         if self.lingering_until is not None:
-            self._lingered += self._receive_into_shared()
+            self._lingered += self._receive_into_shared(len(self.server.buffer))
             if self._lingered > LINGER_BYTES:
                 self.handle_close()
         elif self.request is not None and self.request.receives_upload:
-            count = self._receive_into_shared()
+            most = AT_ONCE_CHUNKED if self.request.chunked else len(self.server.buffer)
+            count = self._receive_into_shared(most)
             if count >= DRIP:
                 self.drips = False
             if count:
@@ -199,10 +201,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         else:
             super().handle_read()
 
-    def _receive_into_shared(self) -> int:
+    def _receive_into_shared(self, most: int) -> int:
         """Reads into a buffer that all channels share: it is used up before the next one reads."""
         try:
-            count: int = self.socket.recv_into(self.server.buffer)
+            count: int = self.socket.recv_into(self.server.buffer, most)
         except BlockingIOError:
             return 0
         except OSError:

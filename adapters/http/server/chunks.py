@@ -17,6 +17,8 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?"
 _NO_TRAILERS = frozenset(
     {"CONTENT_LENGTH", "TRANSFER_ENCODING", "HOST", "CONNECTION", "AUTHORIZATION", "CONTENT_TYPE"}
 )
+# what nearly all chunks begin with; the others go a slower way
+_BEGINNING = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[^\x00-\x08\x0a-\x1f\x7f]{0,64})?\r\n")
 _PIECE = 4096  # bytes from which a piece of a chunk is written by itself
 
 
@@ -64,6 +66,10 @@ class ChunkReceiver:
                 if not self._left:
                     self._reads = "end"
                 continue
+            if self._reads == "size" and not self._line:
+                at = _take_small(raw, at, small)
+                if at == end:
+                    break
             at = self._read_line(raw, at)
         self._write(small)
         return at
@@ -119,3 +125,19 @@ class ChunkReceiver:
             self.error = unparsable("a trailer is not a name, a colon and a value")
         elif field_name(line) in _NO_TRAILERS:
             self.error = unparsable(f"{field_name(line).replace('_', '-').title()} is no trailer")
+
+
+def _take_small(raw: bytes, at: int, small: bytearray) -> int:
+    """Takes the small chunks from `at` on that are there whole; where what follows begins.
+
+    There may be a hundred thousand of them in one read, and the I/O thread does nothing else
+    meanwhile: so this does little.
+    """
+    while match := _BEGINNING.match(raw, at):
+        start = match.end()
+        end = start + int(match[1], 16)
+        if not start < end < start + _PIECE or raw[end : end + 2] != b"\r\n":
+            break
+        small += raw[start:end]
+        at = end + 2
+    return at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -127,3 +128,16 @@ def test_any_stream_ends_the_same_however_it_is_cut(stream: bytes, cuts: list[in
     single = outcome(list(range(len(stream))))
     assert single is not None
     assert (single.completed, single.broken) == (whole.completed, whole.broken)
+
+
+def test_tiny_chunks_hold_up_nobody_for_long() -> None:
+    """A read of nothing but chunks of one byte takes milliseconds of the I/O thread."""
+    stream = b"1\r\na\r\n" * (65536 // 6)
+    took = []
+    for _ in range(5):
+        receiver = ChunkReceiver(UploadBody(Kept(), len(stream), 0))
+        began = time.thread_time()
+        assert receiver.received(stream) == len(stream)
+        took.append(time.thread_time() - began)
+        assert len(receiver) == len(stream) // 6
+    assert min(took) < 0.015, took
