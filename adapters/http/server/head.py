@@ -22,6 +22,7 @@ _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) (HTTP/[0-9]\.
 _VERSIONS = {b"HTTP/1.0": "1.0", b"HTTP/1.1": "1.1"}
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_FORBIDDEN = bytes({*range(0x20), 0x7F} - set(b"\t\r\n"))
 _BROKEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]|(?<!\r)\n")
 _AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(r"https?://([^/?]+)(.*)", re.IGNORECASE)
@@ -62,6 +63,14 @@ class Head:
 
 def check_bytes(head: bytearray, start: int, end: int) -> None:
     """Whether what there is of a head from `start` on may be part of one. Raises `BrokenHead`."""
+    piece = head[start - (start > 0 and head.startswith(b"\n", start)) : end]
+    ends = piece.count(b"\r\n")
+    if (
+        piece.count(b"\n") == ends
+        and piece.count(b"\r") == ends + piece.endswith(b"\r")
+        and len(piece.translate(None, _FORBIDDEN)) == len(piece)
+    ):
+        return  # in a tenth of the time that it takes to find what is wrong
     broken = _BROKEN.search(head, start, end)
     if broken is not None:
         found = bytes(head[broken.start() : broken.start() + 1])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters.http.server.head import BrokenHead, Head, check_bytes, parse_head, too_large
 
@@ -59,6 +62,43 @@ def test_a_long_header_costs_little(filling: bytes, end: bytes) -> None:
     start = time.process_time()
     head(b"A:" + filling * (65_536 // len(filling)) + end)
     assert time.process_time() - start < 0.5  # it was 20 s
+
+
+@pytest.mark.parametrize("line", [b"a" * 60, b"\x80" * 500, b""])
+def test_a_head_s_bytes_are_looked_at_in_a_moment(line: bytes) -> None:
+    """It is done before anything is known of who sends them, again for each that connects."""
+    whole = bytearray((b"A:" + line + b"\r\n") * (60_000 // (len(line) + 4)) + b"A:\r")
+    took = []
+    for _ in range(10):
+        start = time.thread_time()
+        check_bytes(whole, 0, len(whole))
+        took.append(time.thread_time() - start)
+    assert min(took) < 0.001, took
+
+
+@given(
+    st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b"a", b"\t", b"\0", b"\x7f", b"\xff"])),
+    st.integers(0, 9),
+    st.integers(0, 9),
+)
+def test_a_byte_that_is_none_of_a_head_is_found_wherever_it_is(
+    pieces: list[bytes], start: int, more: int
+) -> None:
+    """A CR without its LF, an LF without its CR, and what controls."""
+    head = bytearray(b"".join(pieces))
+    start = min(start, len(head))
+    end = min(start + more, len(head))
+    broken = False
+    for at in range(start, end):
+        byte = bytes(head[at : at + 1])
+        if byte == b"\r":
+            broken = broken or (at + 1 < end and head[at + 1 : at + 2] != b"\n")
+        elif byte == b"\n":
+            broken = broken or head[max(0, at - 1) : at] != b"\r"
+        else:
+            broken = broken or byte in (b"\0", b"\x7f")
+    with pytest.raises(BrokenHead) if broken else contextlib.nullcontext():
+        check_bytes(head, start, end)
 
 
 def test_what_is_shown_of_a_broken_head_is_short() -> None:
