@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -84,15 +84,15 @@ class Tokens:
                 caller, expires_at, verified_with = known
                 if verified_with == generation and time.time() < expires_at:
                     self._remembered.move_to_end(digest)
-                    return caller
+                    return replace(caller, token=token)
                 del self._remembered[digest]
         claims = self._claims(token)
-        caller = _caller_of(claims, token)
+        caller = _caller_of(claims)
         with self._lock:
             self._remembered[digest] = (caller, claims["exp"], generation)
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
-        return caller
+        return replace(caller, token=token)
 
     def _claims(self, token: str) -> dict[str, Any]:
         try:
@@ -133,8 +133,11 @@ class Tokens:
         return jwt.encode(claims, secret, algorithm="HS256")
 
 
-def _caller_of(claims: Mapping[str, Any], token: str) -> Caller:
-    """Raises `TokenRejected`."""
+def _caller_of(claims: Mapping[str, Any]) -> Caller:
+    """Of the scopes those that count here: a token may be long, and what is remembered is not.
+
+    Raises `TokenRejected`.
+    """
     expires_at = claims["exp"]
     if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
         raise TokenRejected("exp is not a number")
@@ -149,9 +152,8 @@ def _caller_of(claims: Mapping[str, Any], token: str) -> Caller:
     email = claims.get("email")
     return Caller(
         guid,
-        frozenset(scope for scope in scopes if isinstance(scope, str)),
+        frozenset(scope for scope in Scope if scope in scopes),
         email if isinstance(email, str) and _is_text(email) else None,
-        token,
     )
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import stat
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -244,3 +245,23 @@ def test_a_secret_is_made_once_by_many_at_a_time(tmp_path: Path) -> None:
             secrets = set(pool.map(load_or_make_secret, [path] * 8))
         assert len(secrets) == 1
         assert [entry.name for entry in path.parent.iterdir()] == ["jwt.secret"]
+
+
+def test_a_long_token_is_not_kept_in_memory(tokens: Tokens) -> None:
+    """What is remembered of it is who it speaks for; whoever needs it has it all the same."""
+    before = kept = 0
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            scopes = [Scope.READ, *(f"{number}.{'s' * 50}.{n}" for n in range(300))]
+            long = tokens.sign(f"user-{number}", None, scopes, 60)
+            for _ in range(2):
+                caller = tokens.verify(long)
+                assert caller.token == long
+            assert caller.scopes == {Scope.READ}
+            kept = tracemalloc.get_traced_memory()[0]
+            if number == 99:
+                before = kept
+    finally:
+        tracemalloc.stop()
+    assert (kept - before) / 100 < 4096  # bytes; the token has 24,000
