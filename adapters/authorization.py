@@ -31,6 +31,7 @@ TIMEOUT = 2.0  # seconds that a Cloud Controller has
 REMEMBERED_FOR = 5.0  # seconds
 REMEMBERED = 20_000  # answers
 MAX_APPS = 200  # that a Cloud Controller is asked about for one request
+_AWAY = frozenset((502, 503, 504))  # what is said in its place while it is
 _NO_SEGMENT = frozenset((".", ".."))  # of a URL: they would make it another route's
 
 
@@ -43,7 +44,10 @@ class Access(IntEnum):
 
 
 class Authorization(Protocol):
-    """What tells who may do what. May raise `AuthorizationAway`, `ReadModelBehind`."""
+    """What tells who may do what.
+
+    May raise `AuthorizationAway`, `AuthorizationUnclear`, `ReadModelBehind`.
+    """
 
     def unrestricted(self, caller: Caller) -> bool:
         """Whether nothing but the token's scopes limits a caller."""
@@ -62,7 +66,11 @@ class Authorization(Protocol):
 
 
 class AuthorizationAway(OSError):
-    """It can't be found out what a caller may do."""
+    """It can't be found out what a caller may do, before something is back."""
+
+
+class AuthorizationUnclear(Exception):
+    """What was answered does not tell what a caller may do; others may be told all the same."""
 
 
 class ByScopes:
@@ -179,7 +187,8 @@ class ByCloudController:
             return Access.NONE
         if answer.status == 401:
             raise InvalidToken("the Cloud Controller does not accept the token")
-        raise AuthorizationAway(f"the Cloud Controller answered {answer.status}")
+        told = f"the Cloud Controller answered {answer.status}"
+        raise AuthorizationAway(told) if answer.status in _AWAY else AuthorizationUnclear(told)
 
     def sees_space(self, caller: Caller, guid: str) -> bool:
         return self._sees_any(caller, self._directory.apps_of_space(guid))

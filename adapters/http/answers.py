@@ -13,7 +13,7 @@ import orjson
 from eventsourcing.persistence import PersistenceError
 from sqlalchemy.exc import SQLAlchemyError
 
-from adapters.authorization import AuthorizationAway
+from adapters.authorization import AuthorizationAway, AuthorizationUnclear
 from adapters.http import faults
 from adapters.token_keys import KeysAway
 from domain import errors
@@ -138,6 +138,7 @@ _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
     ),
     (KeysAway, lambda e: KEYS_AWAY),
     (AuthorizationAway, lambda e: AUTHORIZATION_AWAY),
+    (AuthorizationUnclear, lambda e: AUTHORIZATION_AWAY),
     (
         faults.TooManyApps,
         lambda e: unprocessable(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import sentinel
 
 import pytest
 
-from adapters.authorization import ByRoles, Guard
+from adapters.authorization import ByCloudController, ByRoles, Guard
 from adapters.bus import work
 from adapters.bus.commands import CommandHandler
 from adapters.bus.contract import COMMANDS
@@ -17,6 +18,7 @@ from domain.role import Grant, RoleType
 from projections.roles import RoleReadModel
 from tests.integration.test_commands import DATA
 from tests.support.commands import ADMIN, CommandDesk, new_handler
+from tests.support.issuer import JsonServer
 from tests.support.packages import BY
 from tests.support.service import token
 
@@ -92,3 +94,17 @@ def test_what_is_wrong_is_told_before_who_may_not(
     data = {"app_guid": "app-1", "type": "nothing"}
     reply = desk.send("package.create", data, token=token("stranger"), handler=handler)
     assert reply.error[0] == 422
+
+
+def test_a_command_of_which_a_cloud_controller_tells_nothing_holds_up_no_others(
+    desk: CommandDesk,
+) -> None:
+    """Whatever it answers, there is an end of asking: the command is parked."""
+    with JsonServer() as controller:
+        controller.answers["/v3/apps/app-1/permissions"] = (500, {})
+        by = ByCloudController(controller.url, sentinel.packages, sentinel.directory)
+        handler = new_handler(desk.store, desk.staging, desk.blobs, desk.bus, guard=Guard(by))
+        data = {"app_guid": "app-1", "type": "bits"}
+        reply = desk.send("package.create", data, token=token("developer"), handler=handler)
+    assert reply.error[:2] == (500, 10001)
+    assert len(desk.bus.parked) == 1

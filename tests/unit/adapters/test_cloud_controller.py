@@ -7,7 +7,12 @@ from unittest.mock import sentinel
 
 import pytest
 
-from adapters.authorization import Access, AuthorizationAway, ByCloudController
+from adapters.authorization import (
+    Access,
+    AuthorizationAway,
+    AuthorizationUnclear,
+    ByCloudController,
+)
 from adapters.tokens import Caller
 from tests.support.issuer import JsonServer
 
@@ -34,7 +39,7 @@ def test_what_one_caller_is_refused_for_shuts_out_nobody_else(
     controller.answers["/v3/apps/odd/permissions"] = (status, {})
     controller.answers["/v3/apps/app-1/permissions"] = (200, ALL)
     authorization = asking(controller)
-    with pytest.raises(AuthorizationAway):
+    with pytest.raises(AuthorizationUnclear):
         authorization.to_app(MALLORY, "odd")
     assert authorization.to_app(ALICE, "app-1") is Access.WRITE
 
