@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Protocol
 from urllib.parse import quote
@@ -30,6 +30,9 @@ from projections.rows import Selection
 TIMEOUT = 2.0  # seconds that a Cloud Controller has
 REMEMBERED_FOR = 5.0  # seconds
 REMEMBERED = 20_000  # answers
+AT_ONCE = 4  # requests to it, of half the worker threads
+TURN = 0.2  # seconds that a request waits to be one of them
+LIST_PATIENCE = 4.0  # seconds for all apps of one list
 MAX_APPS = 200  # that a Cloud Controller is asked about for one request
 _AWAY = frozenset((502, 503, 504))  # what is said in its place while it is
 _NO_SEGMENT = frozenset((".", ".."))  # of a URL: they would make it another route's
@@ -148,6 +151,7 @@ class ByCloudController:
         self._breaker = Breaker(
             (NoAnswer,), lambda: AuthorizationAway("the Cloud Controller is away")
         )
+        self._turns = threading.BoundedSemaphore(AT_ONCE)
         self._known: OrderedDict[bytes, tuple[Access, float]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -162,13 +166,22 @@ class ByCloudController:
             known = self._known.get(key)
         if known is not None and time.monotonic() < known[1]:
             return known[0]
-        access = self._ask(caller, guid)
+        access = self._ask_in_turn(caller, guid)
         with self._lock:
             self._known[key] = (access, time.monotonic() + self._remembered_for)
             self._known.move_to_end(key)
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return access
+
+    def _ask_in_turn(self, caller: Caller, guid: str) -> Access:
+        """So many ask at once: a slow Cloud Controller must not hold every worker thread."""
+        if not self._turns.acquire(timeout=TURN):
+            raise AuthorizationAway("too many wait for the Cloud Controller")
+        try:
+            return self._ask(caller, guid)
+        finally:
+            self._turns.release()
 
     def _ask(self, caller: Caller, guid: str) -> Access:
         try:
@@ -204,10 +217,19 @@ class ByCloudController:
         apps = self._packages.apps(MAX_APPS + 1)
         if len(apps) > MAX_APPS:
             raise TooManyApps(MAX_APPS)
-        return [app for app in apps if self.to_app(caller, app)]
+        return list(self._seen_of(caller, apps))
 
     def _sees_any(self, caller: Caller, apps: list[str]) -> bool:
-        return any(self.to_app(caller, app) for app in apps[:MAX_APPS])
+        return any(self._seen_of(caller, apps[:MAX_APPS]))
+
+    def _seen_of(self, caller: Caller, apps: list[str]) -> Iterator[str]:
+        """Those of the apps that the caller sees. Raises `AuthorizationAway` if it takes long."""
+        deadline = time.monotonic() + LIST_PATIENCE
+        for app in apps:
+            if time.monotonic() > deadline:
+                raise AuthorizationAway(f"{len(apps)} apps took more than {LIST_PATIENCE} s")
+            if self.to_app(caller, app):
+                yield app
 
 
 class Guard:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 import falcon
 
 from adapters.authorization import Guard
-from adapters.http.answers import answer_to, is_ours, new_request_id
-from adapters.http.authentication import Authenticator
+from adapters.http.answers import UNKNOWN_ERROR, answer_to, is_ours, new_request_id
+from adapters.http.authentication import Authenticator, require_scope
 from adapters.http.faults import BodyTooLarge, UnknownRequest
 from adapters.http.server.body import SmallBody, UploadBody
 from adapters.http.server.parser import Admitted, Refused, RequestHead
@@ -86,20 +86,29 @@ class UploadAdmission:
         request_id = new_request_id(
             head.headers.get("X_VCAP_REQUEST_ID"), head.headers.get("X_REQUEST_ID")
         )
+        caller: Caller | None = None
         try:
-            return Admitted(self._admit(head), request_id)
+            guid = _guid_in(head.path)
+            caller = self._authenticator.identify(head.headers.get("AUTHORIZATION"))
+            self._rate.count(caller)
+            require_scope(caller, Scope.WRITE)
+            return Admitted(self._admit(head, guid, caller), request_id)
         except Exception as error:
             answer = answer_to(error)
             if is_ours(answer):
-                logger.exception("an upload can't be taken", extra={"request_id": request_id})
+                is_defect = answer.status == UNKNOWN_ERROR.status
+                logger.error(
+                    "an upload can't be taken: %s",
+                    error,
+                    exc_info=is_defect,
+                    extra={"request_id": request_id},
+                )
+            standing = self._rate.standing(caller) if caller else None
+            if standing is not None:
+                answer = replace(answer, headers={**standing.headers(), **answer.headers})
             return Refused(answer, request_id)
 
-    def _admit(self, head: RequestHead) -> UploadBody | SmallBody:
-        match = _UPLOAD.fullmatch(head.path)
-        assert match is not None
-        guid = segment_of(match[1])
-        caller = self._authenticator.authenticate(head.headers.get("AUTHORIZATION"), Scope.WRITE)
-        self._rate.count(caller)
+    def _admit(self, head: RequestHead, guid: str, caller: Caller) -> UploadBody | SmallBody:
         self._rules.check_enabled(caller)
         limits = self._rules.limits
         form = form_of(head.headers.get("CONTENT_TYPE", ""))
@@ -126,6 +135,12 @@ class UploadAdmission:
         package = self._packages.get(guid)
         self._guard.change_package(caller, guid, lambda guid: package.app_guid)
         package.check_upload()
+
+
+def _guid_in(path: str) -> str:
+    match = _UPLOAD.fullmatch(path)
+    assert match is not None, "the admission concerns it"
+    return segment_of(match[1])
 
 
 def segment_of(encoded: str) -> str:

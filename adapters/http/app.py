@@ -17,13 +17,14 @@ from adapters.http.admission import UploadRules, segment_of
 from adapters.http.answers import (
     JSON_TYPE,
     REQUEST_ID_HEADER,
+    UNKNOWN_ERROR,
     UNKNOWN_REQUEST,
     answer_to,
     is_ours,
     new_request_id,
     unparsable,
 )
-from adapters.http.authentication import Authenticator
+from adapters.http.authentication import Authenticator, require_scope
 from adapters.http.directory import CurrentDroplet, OneApp, OneOrganization, OneSpace
 from adapters.http.docs import page_files
 from adapters.http.download import Blobs, Download
@@ -94,14 +95,13 @@ class RequestMiddleware:
             params[name] = segment_of(value)
         scopes = getattr(resource, "scopes", None)
         if scopes is not None:
-            caller = self._authenticator.authenticate(
-                req.get_header("Authorization"), scopes[req.method]
-            )
+            caller = self._authenticator.identify(req.get_header("Authorization"))
             req.context.caller = caller
             counted = "packtrail.counted" in req.env
             standing = self._rate.standing(caller) if counted else self._rate.count(caller)
             if standing is not None:
                 resp.set_headers(standing.headers())
+            require_scope(caller, scopes[req.method])
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
@@ -182,7 +182,8 @@ def _answer_error(
 ) -> None:
     answer = answer_to(error)
     if is_ours(answer):
-        logger.error("a request failed: %s", error, exc_info=error)
+        is_defect = answer.status == UNKNOWN_ERROR.status
+        logger.error("a request failed: %s", error, exc_info=error if is_defect else None)
     _answer(resp, answer)
 
 

@@ -10,6 +10,12 @@ from adapters.tokens import Caller, Scope, TokenRejected, Tokens
 BUILDER = Caller("packtrail.builder", frozenset((Scope.READ, Scope.WRITE, Scope.BUILDER)))
 
 
+def require_scope(caller: Caller, scope: Scope) -> None:
+    """Raises `NotAuthorized`."""
+    if not caller.may(scope):
+        raise NotAuthorized(f"{caller.guid} lacks {scope}")
+
+
 class Authenticator:
     def __init__(self, tokens: Tokens, builder_token: str | None = None) -> None:
         """`builder_token`: what the builder in our own process shows, that nobody else knows."""
@@ -18,13 +24,16 @@ class Authenticator:
 
     def authenticate(self, authorization: str | None, scope: Scope) -> Caller:
         """Raises `NotAuthenticated`, `InvalidToken`, `NotAuthorized`, in that order; `KeysAway`."""
+        caller = self.identify(authorization)
+        require_scope(caller, scope)
+        return caller
+
+    def identify(self, authorization: str | None) -> Caller:
+        """Raises `NotAuthenticated`, `InvalidToken`; `KeysAway`."""
         scheme, _, token = (authorization or "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise NotAuthenticated
-        caller = self._caller(token.strip())
-        if not caller.may(scope):
-            raise NotAuthorized(f"{caller.guid} lacks {scope}")
-        return caller
+        return self._caller(token.strip())
 
     def _caller(self, token: str) -> Caller:
         if self._builder_token is not None and hmac.compare_digest(

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +383,31 @@ def test_a_cloud_controller_that_is_away_lets_nobody_in(tmp_path: Path) -> None:
             assert admin.get("/v3/apps/app-1/packages").status_code == 200
             controller.start()
             eventually(lambda: developer.get("/v3/apps/app-1b/packages").status_code == 200, 10)
+
+
+def test_a_slow_cloud_controller_holds_up_only_who_needs_it(tmp_path: Path) -> None:
+    """So many wait for it at once; others are told to come again, and the rest goes on."""
+    with CloudController() as controller:
+        settings = {
+            "PACKTRAIL_AUTHORIZATION": "cloud_controller",
+            "PACKTRAIL_CLOUD_CONTROLLER_URL": controller.url,
+        }
+        with Service(tmp_path, settings) as service, ThreadPoolExecutor(16) as pool:
+            controller.hold.clear()
+            own = token("developer")
+
+            def ask(number: int) -> int:
+                path = f"/v3/apps/app-{number}/packages"
+                return Client(service, token=own).http.get(path).status_code
+
+            asked = [pool.submit(ask, number) for number in range(16)]
+            eventually(lambda: len(controller.asked) == 4, 10)
+            health = Client(service).http.get("/healthz")
+            assert health.status_code == 200
+            assert health.elapsed.total_seconds() < 2, "what it takes for the first to give up"
+            assert {one.result() for one in asked} == {503}
+            controller.hold.set()
+            eventually(lambda: ask(1) == 200, 10)
 
 
 def test_what_a_cloud_controller_told_is_kept_a_moment(tmp_path: Path) -> None:

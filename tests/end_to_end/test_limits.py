@@ -157,6 +157,10 @@ def test_requests_in_a_minute_are_counted(tmp_path: Path) -> None:
             assert response.headers["X-RateLimit-Limit"] == "10"
             left = int(response.headers["X-RateLimit-Remaining"])
             assert 0 <= left <= 9 and (left == 0 or response.status_code == 200)
+        scopeless = Client(service, token=token("scopeless", ())).http.get("/v3/packages")
+        assert (scopeless.status_code, scopeless.headers["X-RateLimit-Remaining"]) == (403, "9")
+        refused = Client(service, token=token("lost")).upload("none", b"x" * 100_000)
+        assert (refused.status_code, refused.headers["X-RateLimit-Remaining"]) == (404, "9")
         upload = client.upload("any", b"x" * 100_000)
         assert upload.status_code == 429 and "X-RateLimit-Reset" in upload.headers
         for other in (
