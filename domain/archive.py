@@ -37,7 +37,7 @@ MAX_LINKS = 10_000
 MAX_TARGET = 4096  # bytes
 MAX_HOPS = 40  # symbolic links followed on one path, as Linux has it
 MAX_STEPS = 1_000_000  # parts of targets read while all links are followed, to bound the time
-_READINGS = 5
+_READINGS = 7
 _DRIVE = re.compile(rb"[A-Za-z]:")
 
 
@@ -168,15 +168,25 @@ def _target(bits: Bits, entry: Entry, data: int) -> bytes:
     return target
 
 
-def _readings(path: bytes, recoded: bytes) -> tuple[bytes, ...]:
-    r"""What tools take a path for: as it is or recoded, parted by `/` alone or by `\` too."""
-    return path, recoded, path.replace(b"\\", b"/"), recoded.replace(b"\\", b"/")
-
-
 def _names(entry: Entry) -> tuple[bytes, ...]:
-    """The entry's name in each reading; in the last by its Unicode name, where it has one."""
+    r"""What tools take an entry's name for, in each reading.
+
+    It is as it is, recoded, or the Unicode name where it has one; and parted by `/` alone, or by
+    `\` too.
+    """
     recoded = decoded(entry.name, entry.flags).encode()
-    return *_readings(entry.name, recoded), entry.unicode_name or recoded
+    told = entry.unicode_name or recoded
+    parted = told.replace(b"\\", b"/")
+    return (
+        entry.name, recoded, told,
+        entry.name.replace(b"\\", b"/"), recoded.replace(b"\\", b"/"), parted, parted,
+    )  # fmt: skip
+
+
+def _targets(link: Link) -> tuple[bytes, ...]:
+    """What tools take a link's target for, in each reading: in the last they part names alone."""
+    parted = link.target.replace(b"\\", b"/")
+    return *(link.target,) * 3, *(parted,) * 3, link.target
 
 
 def _keys(path: bytes) -> list[int]:
@@ -206,7 +216,7 @@ def _check_links(links: list[Link]) -> None:
                 raise _escapes(link)
             if place[-1] in targets:
                 raise BitsAtFault(f"The package has two symbolic links named {_shown(link.entry)}")
-            targets[place[-1]] = (*_readings(link.target, link.target), link.target)[number]
+            targets[place[-1]] = _targets(link)[number]
         steps = 0
         for link in links:
             steps += _follow(link, _keys(_names(link.entry)[number]), targets)

@@ -587,6 +587,14 @@ CORPUS: dict[str, Case] = {
     "links that lead out together": failed(
         of(link(b"p/q/up", b"../.."), link(b"out", b"p/q/up/../evil")), OUT
     ),
+    "links that lead out together, by Unicode names with backslashes": failed(
+        of(
+            link(b"k", b".", extra=unicode_path(b"k", b"d\\k")),
+            link(b"out", b"d/k/../.."),
+            Item(b"d/file"),
+        ),
+        OUT,
+    ),
     "link to itself": failed(of(link(b"link", b"link")), "leads through too many others"),
     "links in a circle": failed(
         of(link(b"a", b"b"), link(b"b", b"a")), "leads through too many others"
@@ -606,6 +614,13 @@ CORPUS: dict[str, Case] = {
     "a file through a link": failed(of(link(b"link", b"d"), Item(b"link/file")), THROUGH),
     "a file through a link, by backslashes": failed(
         of(link(b"d/link", b"x"), Item(b"d\\link\\file")), THROUGH
+    ),
+    "a file through a link, by a Unicode name with backslashes": failed(
+        of(
+            link(b"link", b"folder"),
+            Item(b"file", extra=unicode_path(b"file", b"link\\evil")),
+        ),
+        THROUGH,
     ),
     "a file in place of a link": failed(of(link(b"link", b"file"), Item(b"link")), THROUGH),
     "two links of one name": failed(
