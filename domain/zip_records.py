@@ -186,16 +186,22 @@ def _entry(fields: tuple[Any, ...], name: bytes, extra: bytes, directory: Direct
 
 
 def _field(extra: bytes, wanted: int) -> bytes | None:
-    """The first extra field of a kind. Raises `BitsAtFault` where it is longer than there is."""
-    at = 0
+    """The extra field of a kind.
+
+    Raises `BitsAtFault` where it is longer than there is, or not the only one of its kind:
+    some tools would take the first, and some the last.
+    """
+    at, found = 0, None
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == wanted:
             if at + 4 + length > len(extra):
                 raise unreadable("an extra field of an entry is longer than there is")
-            return extra[at + 4 : at + 4 + length]
+            if found is not None:
+                raise unreadable("an entry has two extra fields of one kind")
+            found = extra[at + 4 : at + 4 + length]
         at += 4 + length
-    return None
+    return found
 
 
 def _unicode_name(extra: bytes, name: bytes) -> bytes | None:

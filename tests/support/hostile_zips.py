@@ -434,6 +434,15 @@ CORPUS: dict[str, Case] = {
     "zip64: field too short": failed(
         of(Item(central={"size": FULL}, extra=extra_field(1, b"\1\0\0\0"))), "is too short"
     ),
+    "zip64: two fields": failed(
+        of(
+            Item(
+                extra=zip64_field(7, 7) + zip64_field(9, 9),
+                central={"size": FULL, "compressed": FULL},
+            )
+        ),
+        "two extra fields of one kind",
+    ),
     "zip64: field longer than there is": failed(
         of(Item(central={"size": FULL}, extra=struct.pack("<2HQ", 1, 99, 7))),
         "is longer than there is",
@@ -575,6 +584,10 @@ CORPUS: dict[str, Case] = {
     ),
     "Unicode name in one header": failed(
         of(Item(local_extra=unicode_path(b"file", b"other"))), "another Unicode name"
+    ),
+    "two Unicode names": failed(
+        of(Item(extra=unicode_path(b"file", b"other") + unicode_path(b"file", b"../evil"))),
+        "two extra fields of one kind", "tools differ in which one they take",
     ),
     "Unicode name of 5000 bytes": failed(
         of(Item(extra=unicode_path(b"file", b"x" * 5000))), "5000 bytes long"
