@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -51,6 +51,22 @@ from adapters.tokens import Caller, Scope
 from adapters.tracing import Tracing
 
 logger = logging.getLogger("packtrail.http")
+
+METHODS = frozenset(falcon.HTTP_METHODS)
+UNKNOWN_METHOD = "UNKNOWN"
+
+
+class App(falcon.App[falcon.Request, falcon.Response]):
+    """Knows the methods of RFC 9110, and takes all others for one.
+
+    There is no end of others, so none may become a metric's label or a span's name. Falcon's own
+    WEBSOCKET would be refused before the middleware has seen the request.
+    """
+
+    def __call__(self, env: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if env["REQUEST_METHOD"] not in METHODS:
+            env["REQUEST_METHOD"] = UNKNOWN_METHOD
+        return super().__call__(env, start_response)
 
 
 class RequestMiddleware:
@@ -112,7 +128,7 @@ class RequestMiddleware:
             self._people.note(caller)
         seconds = time.monotonic() - req.context.started
         route = req.uri_template or "none"
-        method = req.method if req.uri_template else "any"  # there is no end of unknown ones
+        method = req.method if req.uri_template else "any"
         self._metrics.requests.labels(method, route, resp.status_code).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         logger.info(
@@ -150,7 +166,7 @@ def create_app(
     queries = Queries(read_models, freshness, registered_apps, guard)
     people = AddressBook(services.people)
     middleware = RequestMiddleware(authenticator, rate, people, metrics, tracing)
-    app = falcon.App(middleware=[middleware])
+    app = App(middleware=[middleware])
     app.add_route("/", Root(version))
     app.add_route("/healthz", Alive())
     app.add_route("/readyz", Ready(parts))

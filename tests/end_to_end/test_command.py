@@ -109,6 +109,8 @@ def test_the_secret_is_made_at_the_first_start(tmp_path: Path) -> None:
     with service:
         secret = service.data_dir / "jwt.secret"
         assert secret.stat().st_mode & 0o777 == 0o600
+        lock = service.data_dir / "serve.lock"  # who could open it could keep a service out
+        assert lock.stat().st_mode & 0o777 == 0o600
         first = secret.read_text()
         assert len(first.strip()) >= 32
         service.stop()
@@ -212,11 +214,16 @@ def test_prometheus_is_told(own_service: Service) -> None:
         guid = client.push(bits)["guid"]
         assert client.http.get(f"/v3/packages/{guid}/download").content == bits
         client.http.get("/nope")
+        for made_up in ("BREW", "WHEN", "WEBSOCKET"):
+            client.http.request(made_up, "/v3/packages")
         eventually(lambda: metrics_at(f"{service.url}/metrics")[("packtrail_lag", "relay")] == 0)
         found = metrics_at(f"{service.url}/metrics")
         route = "/v3/packages/{guid}/upload"
         assert found[("packtrail_http_requests_total", "POST", route, "200")] == 1
         assert found[("packtrail_http_requests_total", "any", "none", "404")] == 1
+        made_up_requests = ("packtrail_http_requests_total", "UNKNOWN", "/v3/packages", "404")
+        assert found[made_up_requests] == 3  # one label, or anybody could make metrics grow
+        assert not any("BREW" in labels for labels in found)
         assert found[("packtrail_received_bytes_total",)] == len(bits)
         assert found[("packtrail_sent_bytes_total",)] == len(bits)
         assert found[("packtrail_time_to_ready_seconds_count",)] == 1

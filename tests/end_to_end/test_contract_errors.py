@@ -115,6 +115,7 @@ UNKNOWN = [
     ("GET", "/v3/packages/x/download/"), ("GET", "/v3/apps/a/packages/"), ("GET", "//v3/packages"),
     ("GET", "/v3/apps//packages"), ("POST", "/v3/packages//upload"),
     ("GET", "/v3/packages/%ff"), ("POST", "/v3/apps/%fe/packages"), ("GET", "//v3/packages/x"),
+    ("WEBSOCKET", "/v3/packages"), ("WEBSOCKET", "/healthz"), ("PROPFIND", "/v3/packages"),
 ]  # fmt: skip
 
 
