@@ -92,14 +92,13 @@ def _parts(body: Body, delimiter: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _find_delimiter(body: Body, delimiter: bytes, start: int) -> int:
     """Where the next CRLF with a delimiter behind it begins. Raises `NoBitsInForm`."""
     line = b"\r\n" + delimiter
+    # one search by `re`: data can be full of what begins like a delimiter, and is none
+    wanted = re.compile(re.escape(line) + rb"(?:--|" + _LINE_END.pattern + rb")")
     while start < body.size:
         block = body.read_at(start, _BLOCK + len(line) + _MAX_LINE_END)
-        index = block.find(line)
-        while 0 <= index < _BLOCK:
-            behind = index + len(line)
-            if block.startswith(b"--", behind) or _LINE_END.match(block, behind):
-                return start + index
-            index = block.find(line, index + 1)
+        found = wanted.search(block)
+        if found is not None and found.start() < _BLOCK:
+            return start + found.start()
         start += _BLOCK
     raise NoBitsInForm("the form breaks off before its closing boundary")
 

@@ -13,6 +13,7 @@ from adapters.http.multipart import (
     plain_file_name,
 )
 from domain.errors import FormOverLimit, NoBitsInForm
+from tests.support.memory import little_work
 
 EDGE = b"edge"
 BLOCK = 1 << 20  # what is searched at a time
@@ -351,3 +352,15 @@ def test_a_wrong_boundary_is_refused(content_type: str) -> None:
     """One that RFC 2046 does not allow, or none."""
     with pytest.raises(NoBitsInForm):
         boundary_of(content_type)
+
+
+@pytest.mark.parametrize("behind", [b"x", b" " * 300], ids=["text", "blanks"])
+def test_data_full_of_what_begins_like_a_delimiter_are_searched_fast(behind: bytes) -> None:
+    """As fast as others: a gigabyte of them would hold up everybody else for minutes."""
+    almost = b"\r\n--e" + behind
+    content = almost * (16 * BLOCK // len(almost))
+    body = MemoryBody(
+        form(part(content, 'form-data; name="bits"; filename="a"', edge=b"e"), edge=b"e")
+    )
+    with little_work(1.0):
+        assert find_bits(body, b"e").length == len(content)
