@@ -107,7 +107,7 @@ class LocalBlobs:
         try:
             incoming.parent.mkdir(mode=0o700, exist_ok=True)
             make(incoming)
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_folders(target.parent)
             if target.parent not in self._synced:
                 sync_folder(target.parent.parent)
                 sync_folder(self.folder)
@@ -117,6 +117,12 @@ class LocalBlobs:
             # also where rename found both names to be one file, which leaves both
             incoming.unlink(missing_ok=True)
         sync_folder(target.parent)
+
+    def _make_folders(self, folder: Path) -> None:
+        """Makes each for its owner alone: `parents=True` would leave those above to the umask."""
+        if folder != self.folder:
+            self._make_folders(folder.parent)
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def _link(self, source: Path, target: Path) -> None:
         """Another name for the same file: its bytes were synced when it was staged or stored."""

@@ -256,6 +256,16 @@ class TestLocalBlobs:
         folders.blobs.copy(KEY, OTHER)
         assert (folders.folder / OTHER).samefile(origin)
 
+    def test_the_folders_are_for_the_owners_eyes_only(self, folders: LocalShelf) -> None:
+        """Whatever the umask is: other users of the machine can't put blobs there."""
+        before = os.umask(0)
+        try:
+            folders.blobs.store(KEY, folders.stage(BITS))
+        finally:
+            os.umask(before)
+        made = [path for path in folders.folder.rglob("*") if path.is_dir()]
+        assert {path.stat().st_mode & 0o777 for path in made} == {0o700}
+
     def test_without_hard_links_bits_are_copied(self, folders: LocalShelf) -> None:
         """Slower, with the same outcome."""
         blobs = NoLinks(folders.folder, folders.staging)
