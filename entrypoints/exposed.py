@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from adapters.token_keys import UnusableKey, load_secrets, public_key_file
@@ -46,7 +47,7 @@ def public_key(path: Path, user: int) -> Iterator[Finding]:
             name, f"{path} has mode {mode:04o}: who can write it, can sign tokens", "mode 0644"
         )
     yield from _owner(name, path, user)
-    yield from (_open_parent(name, parent) for parent in _open_parents(path))
+    yield from (replace(finding, setting=name) for _, finding in _open_parents(path, user))
 
 
 def files(settings: Settings, user: int) -> Iterator[Finding]:
@@ -62,10 +63,10 @@ def files(settings: Settings, user: int) -> Iterator[Finding]:
     yield from _place(f"{PREFIX}UPLOAD_DIR", settings.upload_dir, data, None)
     told: set[Path] = set()
     for place in (data, settings.sqlite_file, settings.blob_dir, settings.upload_dir):
-        for parent in _open_parents(place) if place is not None else ():
+        for parent, finding in _open_parents(place, user) if place is not None else ():
             if parent not in told:
                 told.add(parent)
-                yield _open_parent(str(parent), parent)
+                yield finding
 
 
 def _place(name: str, path: Path, data: Path, user: int | None) -> Iterator[Finding]:
@@ -111,19 +112,24 @@ def _owner(name: str, path: Path, user: int) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _open_parents(path: Path) -> Iterator[Path]:
-    """Folders above in which everybody can put something else in the place of what is ours."""
-    for parent in path.parents:
+def _open_parents(path: Path, user: int) -> Iterator[tuple[Path, Finding]]:
+    """Folders above in which others can put something else in the place of what is ours.
+
+    Where a link leads, they count as those do in which it lies.
+    """
+    for parent in dict.fromkeys((*path.parents, *path.resolve().parents)):
         try:
-            mode = parent.stat().st_mode
+            found = parent.stat()
         except OSError:  # not there yet, or not ours to look at
             continue
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            yield parent
-
-
-def _open_parent(name: str, parent: Path) -> Finding:
-    return weak(
-        name, f"everybody can put something else in the place of what is in {parent}",
-        f"chmod o-w {parent}, or the sticky bit, as /tmp has it",
-    )  # fmt: skip
+        what = f"put something else in the place of what is in {parent}"
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            yield parent, weak(
+                str(parent), f"everybody can {what}",
+                f"chmod o-w {parent}, or the sticky bit, as /tmp has it",
+            )  # fmt: skip
+        elif found.st_uid not in (user, 0):
+            yield parent, weak(
+                str(parent), f"user {found.st_uid}, whose folder it is, can {what}",
+                "a folder in which this user, or root, alone can write",
+            )  # fmt: skip

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-# What the examples and tests of this project have: everybody can read them.
+# What the examples and tests of this project have, and the page that most try tokens on: everybody
+# can read them.
 PUBLISHED = frozenset(
     {
         "change-me-to-a-secret-of-32-bytes-or-more",
         "an-example-of-32-bytes-and-some-more",
         "a secret that is for tests alone, 32+ bytes",
+        "a-string-secret-at-least-256-bits-long",
+        "a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
     }
 )
 WELL_KNOWN_PASSWORDS = frozenset(
@@ -30,7 +33,7 @@ MIN_DIFFERENT = 10  # characters that differ from each other
 def fault_of_secret(secret: str) -> str | None:
     """Why somebody could guess it; None if nothing says so."""
     if secret in PUBLISHED:
-        return "is an example from Packtrail's documentation or tests"
+        return "is an example that everybody can read"
     if len(set(secret)) < MIN_DIFFERENT:
         return f"has only {len(set(secret))} different characters"
     if re.fullmatch(r"(.+?)\1+.{0,15}", secret, re.DOTALL):

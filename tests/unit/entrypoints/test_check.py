@@ -173,6 +173,7 @@ def test_what_is_weak_comes_first(tmp_path: Path) -> None:
         "a" * 40, "ab" * 20, "secret" * 8, "changeme" * 5, "secret-password-changeme-jwt-token-key",
         "0123456789" * 4, "abcdefghijklmnopqrstuvwxyz0123456789", "Password1" * 3 + "Passw",
         "correct-horse-secret-" * 2, "my-secret-secret-secret-secret-key",
+        "a-string-secret-at-least-256-bits-long",  # what jwt.io signs with
     ],
 )  # fmt: skip
 def test_a_secret_that_can_be_guessed_is_told(secret: str) -> None:
@@ -299,3 +300,23 @@ def test_a_small_key_is_told(tmp_path: Path) -> None:
     assert told(found(tmp_path, settings), name, "can sign tokens") == [WEAK]
     pem.write_text("no key")
     assert told(found(tmp_path, settings), name, "no public key") == [WEAK]
+
+
+def test_a_folder_above_that_is_another_users_is_told(data: Path, tmp_path: Path) -> None:
+    """Its owner can put something else there, whatever its mode is; root can anyway."""
+    machine = replace(MACHINE, user=US + 1)
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 1, -1)
+        machine = MACHINE
+    assert told(found(tmp_path, machine=machine), str(tmp_path), "in the place of") == [WEAK]
+
+
+def test_folders_above_count_where_a_link_leads_too(data: Path, tmp_path: Path) -> None:
+    """The data folder may be a link into a folder that everybody can write."""
+    real = tmp_path / "open" / "real"
+    data.rename(tmp_path / "made")
+    real.parent.mkdir()
+    (tmp_path / "made").rename(real)
+    real.parent.chmod(0o777)
+    data.symlink_to(real)
+    assert told(found(tmp_path), str(real.parent), "in the place of") == [WEAK]
