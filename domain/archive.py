@@ -37,6 +37,7 @@ MAX_LINKS = 10_000
 MAX_TARGET = 4096  # bytes
 MAX_HOPS = 40  # symbolic links followed on one path, as Linux has it
 MAX_STEPS = 1_000_000  # parts of targets read while all links are followed, to bound the time
+MAX_PARTS = 25_000_000  # of names, where there are links: 100 for each of the most entries
 _READINGS = 7
 _DRIVE = re.compile(rb"[A-Za-z]:")
 
@@ -261,9 +262,15 @@ def _escapes(link: Link) -> BitsAtFault:
 def _check_paths_through_links(bits: Bits, directory: Directory, links: list[Link]) -> None:
     """No other entry is unpacked over, or through, a symbolic link."""
     places = {_keys(name)[-1] for link in links for name in _names(link.entry)}
+    parts = 0
     for entry in read_entries(bits, directory):
         for name in set(_names(entry)):
             on_the_way = _keys(name)
+            parts += len(on_the_way)
+            if parts > MAX_PARTS:
+                raise BitsAtFault(
+                    "The package's names have too many parts to look for symbolic links in them"
+                )
             if stat.S_ISLNK(entry.mode):
                 on_the_way.pop()
             if not places.isdisjoint(on_the_way):

@@ -327,6 +327,12 @@ def tangle() -> bytes:
     return archive(*links, *(link(b"c%d" % number, b"b0") for number in range(100)))
 
 
+def deep_names_beside_a_link() -> bytes:
+    """Each name is deep, and read in several ways: slashes or backslashes, recoded or not."""
+    items = (Item(b"\xe9/a\\" * 1020 + b"%05d" % number, b"") for number in range(6000))
+    return archive(link(b"link", b"file"), *items)
+
+
 def cut_tail(count: int) -> Callable[[], bytes]:
     return lambda: archive(Item())[:-count]
 
@@ -620,6 +626,9 @@ CORPUS: dict[str, Case] = {
         "leads through too many others",
     ),
     "links that take too long to follow": failed(tangle, "too entangled to follow"),
+    "names that take too long to look for links in": failed(
+        deep_names_beside_a_link, "too many parts", large=True
+    ),
     "10,001 links": failed(
         of(*(link(b"%d" % number, b"file") for number in range(10_001))),
         "more than 10000 symbolic links",
