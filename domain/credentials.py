@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from urllib.parse import unquote
 
 _IN_URL = re.compile(
@@ -29,9 +30,12 @@ def image_holds_credentials(image: str) -> bool:
 
 
 def _decoded(text: str) -> str:
-    """The text without percent-encoding, also where that was encoded again."""
+    """The text without percent-encoding, also where that was encoded again.
+
+    And with what looks like an @, and is taken for one when a host's name is normalized.
+    """
     for _ in range(_MAX_DECODINGS):
-        decoded = unquote(text)
+        decoded = unicodedata.normalize("NFKC", unquote(text))
         if decoded == text:
             break
         text = decoded

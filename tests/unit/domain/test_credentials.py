@@ -38,6 +38,8 @@ REFUSED = "Url must not hold credentials"
         f"app@md5:{HEX[:32]}",
         f"user:{SECRET}\n@registry/app",
         f"https://user:{SECRET}\n@registry/app",
+        f"user:{SECRET}\uff20registry/app",  # wide, and small: normalized, they are an @
+        f"user:{SECRET}%EF%B9%ABregistry/app",
     ],
 )
 def test_credentials_in_an_image_are_refused(image: str) -> None:
