@@ -107,6 +107,7 @@ settings (environment variables):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser = _parser()
     options = parser.parse_args(arguments)
+    _require_text(parser, options)
     if options.run is None:
         parser.print_help(sys.stderr)
         sys.exit(2)
@@ -122,6 +123,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(f"packtrail: {_one_line(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _require_text(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """What is written to the log, or looked for in it, is text; a file's name need not be."""
+    for name in ("user", "guid", "actor", "email", "scope"):
+        given = getattr(options, name, None)
+        for text in given if isinstance(given, list) else [given]:
+            try:
+                (text or "").encode()
+            except UnicodeEncodeError:
+                parser.error(f"{text!r} is not UTF-8")
 
 
 def _one_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import subprocess
@@ -248,3 +249,17 @@ def test_prometheus_is_told(own_service: Service) -> None:
         waiting = metrics_at(f"{service.url}/metrics")
         assert waiting[("packtrail_unfinished_packages",)] == 1
         assert waiting[("packtrail_oldest_unfinished_seconds",)] > 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("forget", "\udcff"), ("apps", "delete", "\udcff"), ("roles", "list", "--user", "\udcff"),
+        ("roles", "import", "-", "--as", "\udcff"), ("token", "--email", "\udcff"),
+    ],
+)  # fmt: skip
+def test_an_argument_that_is_no_text_is_told(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """In one line, and not by a stack trace of the database's."""
+    environment = {**os.environ, "PACKTRAIL_DATA_DIR": str(tmp_path)}
+    told = packtrail(*arguments, environment=environment, code=2).stderr
+    assert told.endswith("packtrail: error: '\\udcff' is not UTF-8\n")
