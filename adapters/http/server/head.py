@@ -95,7 +95,7 @@ def parse_head(head: bytes) -> Head:
     if host is None and version == "1.1":
         raise BrokenHead("HTTP/1.1 needs the header Host")
     if host and not _AUTHORITY.fullmatch(host):
-        raise BrokenHead(f"Host is {_shown(host)}: a name or address, and perhaps a port")
+        raise BrokenHead(f"Host is {_shown_host(host)}: a name or address, and perhaps a port")
     if authority is not None:
         headers["HOST"] = authority  # RFC 9112, section 3.2.2: the target's wins
     length = _body_length(version, headers)
@@ -136,7 +136,7 @@ def _fields(lines: list[bytes]) -> dict[str, str]:
         if line[:1] in (b" ", b"\t"):
             raise BrokenHead("a header goes on in a second line")
         if not is_field_line(line):
-            raise BrokenHead(f"not a header's name, a colon and a value: {_shown(line)}")
+            raise BrokenHead(f"not a header's name, a colon and a value: {_name_in(line)}")
         name = field_name(line)
         if b"_" in line.partition(b":")[0]:
             continue
@@ -158,13 +158,13 @@ def _split(method: str, target: str) -> tuple[str | None, str, str]:
     if absolute is not None:
         authority, rest = absolute[1], absolute[2]
         if not _AUTHORITY.fullmatch(authority):
-            raise BrokenHead(f"the target's host is {_shown(authority)}")
+            raise BrokenHead(f"the target's host is {_shown_host(authority)}")
         if not rest.startswith("/"):
             rest = f"/{rest}"
     elif not (target.startswith("/") or (target == "*" and method == "OPTIONS")):
         raise BrokenHead(f"the target is {_shown(target)}: a path, or a URL")
     if "#" in rest:
-        raise BrokenHead(f"the target has a fragment: {_shown(target)}")
+        raise BrokenHead("the target has a fragment")
     path, _, query = rest.partition("?")
     return authority, path, query
 
@@ -208,3 +208,17 @@ def _shown(value: bytes | str) -> str:
     """What was found, short enough and plain enough for an answer."""
     text = value if isinstance(value, str) else value.decode("latin-1")
     return ascii(text if len(text) <= 60 else f"{text[:60]}…")
+
+
+def _name_in(line: bytes) -> str:
+    """What seems to be a broken header's name. Its value may be a token, and is not shown."""
+    name, colon, _ = line.partition(b":")
+    return (
+        f"{_shown(name.split()[0] if name.split() else name)}…" if colon else "a line without one"
+    )
+
+
+def _shown_host(authority: str) -> str:
+    """A host, without the user and the password that may come before it."""
+    _, at, host = authority.rpartition("@")
+    return f"…@{_shown(host)}" if at else _shown(host)

@@ -109,6 +109,24 @@ def test_what_is_shown_of_a_broken_head_is_short() -> None:
     assert raised.value.answer.description.isascii() or "…" in raised.value.answer.description
 
 
+@pytest.mark.parametrize(
+    ("start", "line"),
+    [
+        (b"GET / HTTP/1.1", b"Authorization : bearer hunter2"),
+        (b"GET / HTTP/1.1", b"Authorization bearer hunter2"),
+        (b"GET / HTTP/1.1", b"Authorization bearer hunter2: "),
+        (b"GET / HTTP/1.1", b"A: b\r\n bearer hunter2"),
+        (b"GET http://user:hunter2@host/ HTTP/1.1", b"A: b"),
+        (b"GET /?token=hunter2#part HTTP/1.1", b"A: b"),
+    ],
+)
+def test_a_secret_in_a_broken_head_is_not_repeated(start: bytes, line: bytes) -> None:
+    """An answer may be logged where the request was not."""
+    with pytest.raises(BrokenHead) as raised:
+        head(line, start=start)
+    assert "hunter2" not in raised.value.answer.description
+
+
 def test_a_line_end_may_come_in_two_pieces() -> None:
     """A CR at the end of what there is may still be followed by its LF."""
     for split in range(1, 12):
