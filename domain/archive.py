@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 STORED, DEFLATED = 0, 8
 METHODS = frozenset((STORED, DEFLATED, 12, 14))  # and bzip2, LZMA
+MAX_NAMES = 128 << 20  # bytes of all names together: whoever unpacks must make every folder
 MAX_LINKS = 10_000
 MAX_TARGET = 4096  # bytes
 MAX_HOPS = 40  # symbolic links followed on one path, as Linux has it
@@ -68,10 +69,15 @@ def check_archive(bits: Bits, limits: ArchiveLimits) -> None:
         )
     starts, ends = array("Q"), array("Q")
     links: list[Link] = []
-    unpacked = 0
+    unpacked = names = 0
     for entry in read_entries(bits, directory):
         _check_name(entry, limits.max_path_length)
         _check_kind(entry)
+        names += len(entry.name) + len(entry.unicode_name or b"")
+        if names > MAX_NAMES:
+            raise BitsAtFault(
+                f"The names of the package's entries have more than {MAX_NAMES} bytes together"
+            )
         unpacked += entry.uncompressed
         if unpacked > limits.max_unpacked_size:
             raise BitsAtFault(

@@ -85,9 +85,16 @@ def entries_of(content: bytes, takers: Mapping[str, Callable[[Mapping[str, Any]]
 def add_actor(parser: argparse.ArgumentParser) -> None:
     """Adds the option that tells who does it."""
     parser.add_argument(
-        "--as", dest="actor", default="operator", metavar="ACTOR",
+        "--as", dest="actor", default="operator", metavar="ACTOR", type=_actor,
         help="who does it, for the log: a guid or a role, never an address (operator)",
     )  # fmt: skip
+
+
+def _actor(text: str) -> str:
+    """Who does it. The log keeps it for ever."""
+    if not text or "@" in text or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is no guid or role: the log keeps it for ever")
+    return text
 
 
 def _each(name: str, entries: Any, take: Callable[[Mapping[str, Any]], None]) -> list[str]:

@@ -11,6 +11,7 @@ from adapters.postgres import WORK_PATIENCE
 from adapters.store import Store
 from domain.aggregate import Cause
 from domain.errors import Refusal
+from entrypoints.apps import add_actor
 from entrypoints.settings import Settings
 from entrypoints.wiring import open_work_store
 from projections.unfinished import DeadLetter, WorkReadModel
@@ -36,10 +37,7 @@ def add_dead(commands: Any) -> list[argparse.ArgumentParser]:
     for parser in (show, resume, drop):
         parser.add_argument("guid", nargs="+" if parser is not show else 1)
     for parser in (resume, drop):
-        parser.add_argument(
-            "--as", dest="actor", default="operator", metavar="ACTOR",
-            help="who does it, for the log: a guid or a role, never an address (operator)",
-        )  # fmt: skip
+        add_actor(parser)
     parsers = [listing, show, resume, drop]
     for parser in parsers:
         parser.set_defaults(run=_run)

@@ -14,7 +14,7 @@ import orjson
 from adapters.bus.contract import RoleAssigned
 from adapters.http.answers import new_request_id
 from adapters.postgres import WORK_PATIENCE
-from adapters.store import Services, Store
+from adapters.store import Services
 from domain.aggregate import Cause
 from domain.errors import Refusal
 from domain.journal import Committed
@@ -123,7 +123,7 @@ def _list(settings: Settings, options: argparse.Namespace) -> int:
     store = open_work_store(settings, WORK_PATIENCE)
     try:
         store.migrate()
-        _catch_up(settings, store)
+        store.projector().catch_up()  # perhaps nobody else does
         held = RoleReadModel(store.reader).all(options.user)
     finally:
         store.close()
@@ -132,9 +132,3 @@ def _list(settings: Settings, options: argparse.Namespace) -> int:
     ]
     print(orjson.dumps({"roles": entries}, option=orjson.OPT_INDENT_2).decode())
     return 0
-
-
-def _catch_up(settings: Settings, store: Store) -> None:
-    """Without a service running nobody else brings the read models up to date."""
-    if settings.sqlite_file is not None:
-        store.projector().catch_up()

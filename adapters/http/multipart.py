@@ -67,7 +67,7 @@ def plain_file_name(name: str) -> str | None:
     """A name that a sender gave, without folders and control characters; None if none is left."""
     last = re.split(r"[/\\]", name)[-1]
     kept = "".join(c for c in last if unicodedata.category(c)[0] != "C").strip()
-    return kept[:MAX_FILE_NAME] or None
+    return None if kept in (".", "..") else kept[:MAX_FILE_NAME] or None
 
 
 def _parts(body: Body, delimiter: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -320,6 +320,12 @@ def test_a_file_name_is_made_plain(given_name: str, kept: str | None) -> None:
     assert plain_file_name(given_name) == kept
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a/..", "C:\\.", "\0", " "])
+def test_what_is_no_name_is_left_out(name: str) -> None:
+    """Nobody could keep a file under it."""
+    assert plain_file_name(name) is None
+
+
 @pytest.mark.parametrize(
     ("content_type", "boundary"),
     [

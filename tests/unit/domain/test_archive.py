@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain import archive
 from domain.archive import ArchiveLimits, check_archive
 from domain.errors import BitsAtFault
 
@@ -588,3 +589,16 @@ def test_broken_zips_never_cause_another_error(kind: str, data: st.DataObject) -
             check_archive(BytesBits(candidate), LIMITS)
         except BitsAtFault as error:
             assert str(error).startswith("The package")
+
+
+def test_names_have_so_many_bytes_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever unpacks makes every folder in them, and a zip may be nothing but names."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        for number in range(10):
+            made.writestr(f"{number:010}", b"")
+    monkeypatch.setattr(archive, "MAX_NAMES", 100)
+    check_archive(BytesBits(buffer.getvalue()), LIMITS)
+    monkeypatch.setattr(archive, "MAX_NAMES", 99)
+    with pytest.raises(BitsAtFault, match="have more than 99 bytes together"):
+        check_archive(BytesBits(buffer.getvalue()), LIMITS)
