@@ -55,9 +55,9 @@ def form_of(content_type: str) -> str:
 class UploadAdmission:
     """The server's `Admission`.
 
-    The checks come in the contract's order as far as the headers tell. Whether a multipart
-    form holds bits they don't tell, and the contract asks that before it looks for the
-    package. So a body that is small is let in and answered in order; a larger one, or one
+    The checks come in the contract's order as far as the headers tell. Whether a form holds
+    bits they don't tell, and the contract asks that before it looks for the package. So a
+    body that is small is let in and answered in order; a larger one, or one
     that waits for "100 Continue", is refused at once if its package can't take it.
     """
 
@@ -115,6 +115,8 @@ class UploadAdmission:
         if form == URLENCODED:
             if (head.declared_length or 0) > limits.max_body_size:
                 raise BodyTooLarge(limits.max_body_size)
+            if head.expects_continue:
+                self._check_package(guid, caller)
             return SmallBody(limits.max_body_size)
         max_size, overhead = self._rules.max_size, limits.max_form_overhead
         declared = head.declared_length

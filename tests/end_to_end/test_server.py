@@ -50,11 +50,17 @@ def test_a_bad_token_is_refused_before_the_body(
 
 
 def test_an_unknown_package_is_refused_before_the_body(service: Service) -> None:
-    """404 without 100 Continue: the client never sends a byte."""
-    with connected(service.port) as connection:
-        connection.sendall(head("nobody", "Content-Length: 1000000", "Expect: 100-continue"))
-        status, _, body = answer(connection)
-        assert (status, json.loads(body)["description"]) == (404, "Package not found")
+    """404 without 100 Continue: the client never sends a byte, of either form."""
+    multipart = head("nobody", "Content-Length: 1000", "Expect: 100-continue")
+    urlencoded = multipart.replace(
+        b"multipart/form-data; boundary=edge", b"application/x-www-form-urlencoded"
+    )
+    for sent in (multipart, urlencoded):
+        with connected(service.port) as connection:
+            connection.sendall(sent)
+            status, headers, body = answer(connection)
+            assert (status, json.loads(body)["description"]) == (404, "Package not found")
+            assert headers["connection"] == "close"
 
 
 def test_a_package_that_has_its_bits_is_refused_before_the_body(
