@@ -118,7 +118,10 @@ class RoleReadModel:
 
     def in_organization(self, user_guid: str, organization_guid: str) -> set[RoleType]:
         """The roles that a user has in an organization, or in a space of it."""
-        joined = organizations.outerjoin(spaces, spaces.c.organization_guid == organizations.c.guid)
+        there = and_(
+            spaces.c.organization_guid == organizations.c.guid, spaces.c.deleted.is_(False)
+        )
+        joined = organizations.outerjoin(spaces, there)
         place = select(spaces.c.guid, organizations.c.guid).select_from(joined)
         return self._held(
             user_guid,

@@ -141,6 +141,17 @@ def test_spaces_and_organizations_are_seen_by_their_members(store: Store) -> Non
     assert not model.in_space("dev", "space-1") and not model.in_organization("boss", "org-1")
 
 
+def test_an_organization_outlives_its_spaces(store: Store) -> None:
+    """Its managers see it, also when its last space is deleted; who was in that space does not."""
+    assign(store, "dev", DEVELOPER, "space-1")
+    assign(store, "boss", ORG_MANAGER, "org-1")
+    store.services.directory.delete_space("space-1", BY)
+    store.projector().catch_up()
+    model = RoleReadModel(store.reader)
+    assert model.in_organization("boss", "org-1") == {ORG_MANAGER}
+    assert model.in_organization("dev", "org-1") == set()
+
+
 def test_what_can_not_be_asked_is_not_there(store: Store) -> None:
     """PostgreSQL refuses NUL characters."""
     model = RoleReadModel(store.reader)
