@@ -141,7 +141,8 @@ def test_requests_in_a_minute_are_counted(tmp_path: Path) -> None:
         client = Client(service, token=token("eager"))
 
         def answers() -> list[httpx.Response]:
-            return [client.http.get("/v3/packages") for _ in range(11)]
+            asked = [client.http.get("/v3/packages") for _ in range(11)]
+            return [*asked, client.upload("any", b"x" * 100_000)]
 
         found: list[httpx.Response] = []
 
@@ -150,9 +151,10 @@ def test_requests_in_a_minute_are_counted(tmp_path: Path) -> None:
             return len({response.headers["X-RateLimit-Reset"] for response in found}) == 1
 
         eventually(within_a_minute, 10)
-        assert found[-1].status_code == 429
-        assert found[-1].json()["error_code"] == "CF-RateLimitExceeded"
-        assert 1 <= int(found[-1].headers["Retry-After"]) <= 60
+        for refused in found[-2:]:
+            assert refused.status_code == 429
+            assert refused.json()["error_code"] == "CF-RateLimitExceeded"
+            assert 1 <= int(refused.headers["Retry-After"]) <= 60
         for response in found:
             assert response.headers["X-RateLimit-Limit"] == "10"
             left = int(response.headers["X-RateLimit-Remaining"])
@@ -161,8 +163,6 @@ def test_requests_in_a_minute_are_counted(tmp_path: Path) -> None:
         assert (scopeless.status_code, scopeless.headers["X-RateLimit-Remaining"]) == (403, "9")
         refused = Client(service, token=token("lost")).upload("none", b"x" * 100_000)
         assert (refused.status_code, refused.headers["X-RateLimit-Remaining"]) == (404, "9")
-        upload = client.upload("any", b"x" * 100_000)
-        assert upload.status_code == 429 and "X-RateLimit-Reset" in upload.headers
         for other in (
             Client(service, token=token("calm")),
             Client(service, token=token("a", (Scope.ADMIN,))),
