@@ -88,9 +88,13 @@ def test_an_import_may_be_repeated(service: Service) -> None:
     ("file", "faults"),
     [
         ("{", ["it is not JSON"]),
-        ([], ["it is not a JSON object"]),
-        ({"teams": []}, ["there is no part 'teams', only organizations, spaces and apps"]),
-        ({"apps": {}}, ["apps is not a list"]),
+        pytest.param([], ["it is not a JSON object"], marks=pytest.mark.slow),
+        pytest.param(
+            {"teams": []},
+            ["there is no part 'teams', only organizations, spaces and apps"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"apps": {}}, ["apps is not a list"], marks=pytest.mark.slow),
         (
             {"apps": [{"guid": "app-1", "name": 5}, 3], "spaces": [{"guid": ""}]},
             [
@@ -99,9 +103,10 @@ def test_an_import_may_be_repeated(service: Service) -> None:
                 "spaces[0]: Guid must have 1 or more characters, Name is required",
             ],
         ),
-        (
+        pytest.param(
             {"apps": [{"guid": "a", "name": "a", "environment_variables": {"PORT": "1"}}]},
             ["apps[0]: Environment variables cannot set PORT"],
+            marks=pytest.mark.slow,
         ),
         (
             {"apps": [{"guid": "a", "name": "a", "buildpack": "https://me:secret@host/x"}]},

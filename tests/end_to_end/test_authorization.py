@@ -318,12 +318,9 @@ def test_a_role_counts_from_the_next_request_on(roles: Service) -> None:
     """Given, taken back, and given again, while the service runs."""
     grant = {"roles": [{"user_guid": "new", "type": "SpaceAuditor", "space_guid": "space-1"}]}
     assert status(roles, "new") == 404
-    for _ in range(2):
-        assert "1 of them changed" in run(roles, "roles", "import", "-", content=grant)
-        assert "0 of them changed" in run(roles, "roles", "import", "-", content=grant)
-        assert status(roles, "new") == 200
-        run(roles, "roles", "remove", "-", content=grant)
-        assert status(roles, "new") == 404
+    for action, expected in (("import", 200), ("remove", 404), ("import", 200)):
+        assert "1 of them changed" in run(roles, "roles", action, "-", content=grant)
+        assert status(roles, "new") == expected
 
 
 def test_nobody_reaches_into_a_suspended_organization(roles: Service) -> None:

@@ -114,7 +114,14 @@ def test_a_folder_that_is_away_is_waited_for(own_service: Service, folder: str) 
         assert client.settled(guid, within=40)["hash"]["value"] == sha1(BITS)
 
 
-@pytest.mark.parametrize("table", ["packages", "unfinished_packages", "droplets"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "packages",
+        pytest.param("unfinished_packages", marks=pytest.mark.slow),
+        pytest.param("droplets", marks=pytest.mark.slow),
+    ],
+)
 def test_a_table_that_is_gone_is_built_anew(own_service: Service, table: str) -> None:
     """A start rebuilds the read model before anything is swept: nobody loses bits."""
     with own_service as service:

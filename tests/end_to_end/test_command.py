@@ -122,11 +122,11 @@ def test_the_secret_is_made_at_the_first_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("PACKTRAIL_LISTEN", "nowhere", "127.0.0.1:8080"),
+        pytest.param("PACKTRAIL_LISTEN", "nowhere", "127.0.0.1:8080", marks=pytest.mark.slow),
         ("PACKTRAIL_LISTEN", "192.0.2.1:1", "can be listened on"),
         ("PACKTRAIL_MAX_PACKAGE_SIZE", "1 GiB", "number of bytes"),
-        ("PACKTRAIL_BROKER", "redis://localhost", "memory://"),
-        ("PACKTRAIL_APP_BITS_UPLOAD", "yes", "on or off"),
+        pytest.param("PACKTRAIL_BROKER", "redis://x", "memory://", marks=pytest.mark.slow),
+        pytest.param("PACKTRAIL_APP_BITS_UPLOAD", "yes", "on or off", marks=pytest.mark.slow),
         ("PACKTRAIL_TYPO", "x", "PACKTRAIL_LISTEN"),
     ],
 )

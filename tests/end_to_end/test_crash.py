@@ -141,7 +141,7 @@ def test_a_consumed_file_is_gone_after_a_kill(own_service: Service, tmp_path: Pa
         eventually(lambda: service.staged_files() == [])
 
 
-@pytest.mark.parametrize("signal_sent", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("signal_sent", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
 def test_a_stop_finishes_what_is_running(own_service: Service, signal_sent: str) -> None:
     """SIGTERM and Ctrl-C: a running upload is answered, the exit code is 0."""
     bits = random_zip(200_000)
@@ -186,6 +186,7 @@ def refuses_connections(port: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait(own_service: Service) -> None:
     """The process ends at once; what it was doing is done by the next start."""
     bits = random_zip(50_000)
@@ -211,6 +212,7 @@ def test_a_second_signal_does_not_wait(own_service: Service) -> None:
         assert service.staged_files() == []
 
 
+@pytest.mark.slow
 def test_a_signal_while_it_starts_ends_the_start(own_service: Service) -> None:
     """Nothing runs yet: the exit code is 0, and the next start is whole."""
     process = subprocess.Popen(

@@ -123,7 +123,9 @@ def clustered(folder: Path, url: str, broker: str) -> Iterator[Running]:
             )
 
 
-@pytest.fixture(params=["embedded", "PostgreSQL and RabbitMQ"])
+@pytest.fixture(
+    params=["embedded", pytest.param("PostgreSQL and RabbitMQ", marks=pytest.mark.slow)]
+)
 def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
     if request.param == "embedded":
         with embedded(tmp_path) as found:

@@ -233,6 +233,7 @@ def test_parts_need_engines_that_they_can_share(tmp_path: Path) -> None:
         cluster = Cluster(tmp_path, "postgresql://nobody@127.0.0.1:1/x", "memory://")
 
 
+@pytest.mark.slow
 def test_processes_that_could_not_do_each_others_work_are_refused(
     tmp_path: Path, postgres: PostgresServer, rabbit: RabbitServer
 ) -> None:
