@@ -23,6 +23,7 @@ from domain.directory import faults_of_name
 from domain.errors import AppNotFound, DropletNotFound, PackageNotFound, Refusal
 from domain.role import RoleType
 from projections.directory import DirectoryReadModel
+from projections.droplets import DropletReadModel
 from projections.packages import PackageReadModel
 from projections.roles import RoleReadModel
 from projections.rows import Selection
@@ -34,6 +35,7 @@ AT_ONCE = 4  # requests to it, of half the worker threads
 TURN = 0.2  # seconds that a request waits to be one of them
 LIST_PATIENCE = 4.0  # seconds for all apps of one list
 MAX_APPS = 200  # that a Cloud Controller is asked about for one request
+_LATER = frozenset((408, 429))  # it may answer something else another time
 _AWAY = frozenset((502, 503, 504))  # what is said in its place while it is
 _NO_SEGMENT = frozenset((".", ".."))  # of a URL: they would make it another route's
 
@@ -137,12 +139,14 @@ class ByCloudController:
         self,
         url: str,
         packages: PackageReadModel,
+        droplets: DropletReadModel,
         directory: DirectoryReadModel,
         timeout: float = TIMEOUT,
         remembered_for: float = REMEMBERED_FOR,
     ) -> None:
         self._url = url
         self._packages = packages
+        self._droplets = droplets
         self._directory = directory
         self._remembered_for = remembered_for
         self._fetcher = Fetcher(timeout)
@@ -196,10 +200,10 @@ class ByCloudController:
             if answer.content.get("read_sensitive_data") is True:
                 return Access.WRITE
             return Access.READ if answer.content.get("read_basic_data") is True else Access.NONE
-        if answer.status in (403, 404):
-            return Access.NONE
         if answer.status == 401:
             raise InvalidToken("the Cloud Controller does not accept the token")
+        if 400 <= answer.status < 500 and answer.status not in _LATER:
+            return Access.NONE
         told = f"the Cloud Controller answered {answer.status}"
         raise AuthorizationAway(told) if answer.status in _AWAY else AuthorizationUnclear(told)
 
@@ -213,8 +217,9 @@ class ByCloudController:
         )
 
     def apps_seen(self, caller: Caller) -> Selection:
-        """Of the apps that have packages, which there may be `MAX_APPS` of."""
-        apps = self._packages.apps(MAX_APPS + 1)
+        """Of the apps that have packages or droplets, which there may be `MAX_APPS` of."""
+        most = MAX_APPS + 1
+        apps = sorted({*self._packages.apps(most), *self._droplets.apps(most)})
         if len(apps) > MAX_APPS:
             raise TooManyApps(MAX_APPS)
         return list(self._seen_of(caller, apps))

@@ -343,6 +343,7 @@ class Wiring:
                     ByCloudController(
                         settings.cloud_controller_url,
                         PackageReadModel(store.reader),
+                        DropletReadModel(store.reader),
                         DirectoryReadModel(store.reader),
                     )
                 )

@@ -197,6 +197,12 @@ class DropletReadModel:
             rows = connection.execute(found.limit(per_page).offset(offset)).all()
         return DropletPage(total, [_droplet_row(row) for row in rows])
 
+    def apps(self, most: int) -> list[str]:
+        """The guids of apps that have droplets, `most` of them."""
+        query = select(droplets.c.app_guid).distinct().limit(most)
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query))
+
     def waiting(self) -> list[WaitingDroplet]:
         """All that wait for a builder, the oldest first."""
         query = select(droplets).where(droplets.c.state.in_(_WAITING)).order_by(droplets.c.number)

@@ -102,7 +102,9 @@ def test_a_command_of_which_a_cloud_controller_tells_nothing_holds_up_no_others(
     """Whatever it answers, there is an end of asking: the command is parked."""
     with JsonServer() as controller:
         controller.answers["/v3/apps/app-1/permissions"] = (500, {})
-        by = ByCloudController(controller.url, sentinel.packages, sentinel.directory)
+        by = ByCloudController(
+            controller.url, sentinel.packages, sentinel.droplets, sentinel.directory
+        )
         handler = new_handler(desk.store, desk.staging, desk.blobs, desk.bus, guard=Guard(by))
         data = {"app_guid": "app-1", "type": "bits"}
         reply = desk.send("package.create", data, token=token("developer"), handler=handler)

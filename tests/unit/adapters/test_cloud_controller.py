@@ -13,6 +13,7 @@ from adapters.authorization import (
     AuthorizationUnclear,
     ByCloudController,
 )
+from adapters.http.faults import InvalidToken
 from adapters.tokens import Caller
 from tests.support.issuer import JsonServer
 
@@ -28,10 +29,12 @@ def controller() -> Iterator[JsonServer]:
 
 
 def asking(controller: JsonServer, timeout: float = 2.0) -> ByCloudController:
-    return ByCloudController(controller.url, sentinel.packages, sentinel.directory, timeout)
+    return ByCloudController(
+        controller.url, sentinel.packages, sentinel.droplets, sentinel.directory, timeout
+    )
 
 
-@pytest.mark.parametrize("status", [400, 414, 429, 500, 302])
+@pytest.mark.parametrize("status", [408, 429, 500, 302])
 def test_what_one_caller_is_refused_for_shuts_out_nobody_else(
     controller: JsonServer, status: int
 ) -> None:
@@ -42,6 +45,20 @@ def test_what_one_caller_is_refused_for_shuts_out_nobody_else(
     with pytest.raises(AuthorizationUnclear):
         authorization.to_app(MALLORY, "odd")
     assert authorization.to_app(ALICE, "app-1") is Access.WRITE
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 414, 422])
+def test_what_it_does_not_like_is_nobodys(controller: JsonServer, status: int) -> None:
+    """An app that a caller can't even ask about is none that they may see."""
+    controller.answers["/v3/apps/odd/permissions"] = (status, {})
+    assert asking(controller).to_app(ALICE, "odd") is Access.NONE
+
+
+def test_a_token_that_it_does_not_accept_is_a_bad_one(controller: JsonServer) -> None:
+    """Whatever our own keys say of it."""
+    controller.answers["/v3/apps/app-1/permissions"] = (401, {})
+    with pytest.raises(InvalidToken):
+        asking(controller).to_app(ALICE, "app-1")
 
 
 def test_one_that_does_not_answer_keeps_one_caller_waiting_at_a_time(

@@ -7,7 +7,8 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jwt
@@ -15,8 +16,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from adapters import token_keys
-from adapters.jwks import Jwks
-from adapters.token_keys import KeysAway, Secret, UnusableKey, public_key_file, secret_file
+from adapters import tokens as tokens_module
+from adapters.jwks import WAITING, Jwks
+from adapters.token_keys import Key, KeysAway, Secret, UnusableKey, public_key_file, secret_file
 from adapters.tokens import TokenRejected, Tokens
 from tests.support.issuer import JsonServer, PrivateKey, ec_key, jwk_of, pem_of, rsa_key, sign
 from tests.support.waiting import eventually
@@ -245,13 +247,43 @@ def test_what_is_no_key_set_changes_nothing(server: JsonServer, answer: tuple[in
 def test_a_key_server_that_hangs_holds_up_only_a_few(server: JsonServer) -> None:
     """Who comes while enough wait is told to come again; known keys go on."""
     publish(server, (RSA, "a"))
-    tokens = verifier(server)
+    tokens = Tokens(Jwks(f"{server.url}/keys", timeout=20.0, pause=0.0), "cloud_controller")
     assert accepts(tokens, sign(RSA, "a"))
     server.hold.clear()
-    started = time.monotonic()
-    assert not accepts(tokens, sign(OTHER, "b"))
-    assert time.monotonic() - started < 5
-    assert accepts(tokens, sign(RSA, "a", jti="another"))
+    with ThreadPoolExecutor(2 * WAITING) as pool:
+        asked = [
+            pool.submit(accepts, tokens, sign(OTHER, f"b-{number}"))
+            for number in range(2 * WAITING)
+        ]
+        try:
+            eventually(lambda: sum(one.done() for one in asked) == WAITING, 10)
+            told = [one.exception() for one in asked if one.done()]
+            assert all(isinstance(error, KeysAway) for error in told)
+            assert accepts(tokens, sign(RSA, "a", jti="another"))
+        finally:
+            server.hold.set()
+    assert sum(one.exception() is None and not one.result() for one in asked) == WAITING
+
+
+def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was shown longest ago is verified again."""
+
+    class Counted(Secret):
+        asked = 0
+
+        def find(self, kid: object) -> Sequence[Key]:
+            self.asked += 1
+            return super().find(kid)
+
+    monkeypatch.setattr(tokens_module, "REMEMBERED", 2)
+    keys = Counted(SECRETS[0])
+    tokens = Tokens(keys, "cloud_controller")
+    first, second, third = (sign(SECRETS[0], algorithm="HS256", jti=str(n)) for n in range(3))
+    for token in (first, second, first, third, first, third):
+        assert accepts(tokens, token)
+    assert keys.asked == 3
+    assert accepts(tokens, second)
+    assert keys.asked == 4
 
 
 def test_a_remembered_token_still_expires() -> None:
