@@ -92,7 +92,7 @@ def add_actor(parser: argparse.ArgumentParser) -> None:
 
 def _actor(text: str) -> str:
     """Who does it. The log keeps it for ever."""
-    if not text or "@" in text or not text.isprintable():
+    if not text or "@" in text:
         raise argparse.ArgumentTypeError(f"{text!r} is no guid or role: the log keeps it for ever")
     return text
 

@@ -70,6 +70,7 @@ def test_a_directory_is_imported_beside_a_running_service(service: Service) -> N
     assert show(client, space["links"]["organization"]["href"])["name"] == "retail"
 
 
+@pytest.mark.slow
 def test_an_import_may_be_repeated(service: Service) -> None:
     """What is known changes nothing; what differs is changed; what is not named stays."""
     apps(service, "import", "-", file=DIRECTORY)

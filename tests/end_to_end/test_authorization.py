@@ -360,6 +360,7 @@ def test_roles_can_be_listed_and_taken_in_again(roles: Service) -> None:
     assert of_one == {"roles": [ROLES["roles"][2]]}
 
 
+@pytest.mark.slow
 def test_a_cloud_controller_that_is_away_lets_nobody_in(tmp_path: Path) -> None:
     """Nor does it keep anybody waiting; admins, who need no asking, go on."""
     with CloudController() as controller:
@@ -382,6 +383,7 @@ def test_a_cloud_controller_that_is_away_lets_nobody_in(tmp_path: Path) -> None:
             eventually(lambda: developer.get("/v3/apps/app-1b/packages").status_code == 200, 10)
 
 
+@pytest.mark.slow
 def test_a_slow_cloud_controller_holds_up_only_who_needs_it(tmp_path: Path) -> None:
     """So many wait for it at once; others are told to come again, and the rest goes on."""
     with CloudController() as controller:

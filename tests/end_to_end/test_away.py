@@ -75,6 +75,7 @@ def test_reads_come_back_as_soon_as_the_log_does(own_service: Service) -> None:
         eventually(lambda: client.http.get(f"/v3/packages/{guid}").status_code == 200, within=4)
 
 
+@pytest.mark.slow
 def test_a_service_that_nobody_writes_to_becomes_ready_again(own_service: Service) -> None:
     """A load balancer that took it out would wait for ever for a write to succeed."""
     with own_service as service:
@@ -141,6 +142,7 @@ def test_a_table_that_is_gone_is_built_anew(own_service: Service, table: str) ->
             assert client.http.get(f"/v3/packages/{guid}/download").content == BITS
 
 
+@pytest.mark.slow
 def test_other_peoples_files_are_left_alone(own_service: Service, tmp_path: Path) -> None:
     """A blob store that holds something else is refused, and so is another log's."""
     theirs = tmp_path / "theirs"
@@ -181,6 +183,7 @@ def test_uploads_among_the_services_own_files_are_refused(tmp_path: Path) -> Non
     assert "PACKTRAIL_UPLOAD_DIR" in refused_start(service)
 
 
+@pytest.mark.slow
 def test_a_secret_that_is_none_stops_the_start(tmp_path: Path) -> None:
     """Too short, or no text: one line names the file."""
     service = Service(tmp_path, {"PACKTRAIL_JWT_SECRET": ""})

@@ -142,6 +142,7 @@ def test_a_wrong_setting_stops_the_start_with_one_line(
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_a_second_service_on_the_same_folder_is_refused(own_service: Service) -> None:
     """The embedded engines are for one process: the second says so and goes."""
     with own_service as service:
@@ -150,6 +151,7 @@ def test_a_second_service_on_the_same_folder_is_refused(own_service: Service) ->
         assert "in use by another packtrail serve" in done.stderr
 
 
+@pytest.mark.slow
 def test_first_steps_can_be_pasted(own_service: Service, tmp_path: Path) -> None:
     """What `serve --first-steps` prints works in a shell as it is."""
     with own_service as service:

@@ -103,6 +103,7 @@ def test_who_only_reads_or_is_refused_is_not_known(service: Service, people: Peo
     assert people.find("ada") is None
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_log_is_told_of(own_service: Service) -> None:
     """Nothing was forgotten there: it may be the wrong folder."""
     done = forget(own_service, "ada")

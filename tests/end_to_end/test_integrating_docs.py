@@ -19,6 +19,8 @@ from tests.support.service import ROOT, token
 from tests.support.waiting import eventually
 from tests.support.zips import random_zip, sha256
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs" / "integrating.md").read_text()
 KOMBU, PIKA, COMMANDS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 MOST_LINES = 20

@@ -24,6 +24,8 @@ from tests.support.issuer import ec_key
 from tests.support.rabbit import RabbitServer
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 
 def certificate(folder: Path, name: str) -> Path:
     """A file with a key, and a certificate for a name that it has signed itself."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ def anonymous_memory(pid: int) -> int:
 @contextmanager
 def little_memory(limit: int) -> Iterator[None]:
     """What is done within takes no more than `limit` bytes of this process's memory at once."""
-    gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _status("VmHWM")
     yield

@@ -23,6 +23,7 @@ CASES: list[Any] = [
 ]
 
 
+@pytest.mark.timeout(400)  # the largest takes a minute where other tests run
 @pytest.mark.parametrize("name", CASES)
 def test_a_droplet_of_a_hostile_zip_ends_as_documented(name: str, tmp_path: Path) -> None:
     """What it holds stays in its folder, and its making costs no more than its content."""
