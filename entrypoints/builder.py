@@ -14,7 +14,8 @@ from adapters.object_store import Bucket
 from adapters.tokens import Scope
 from entrypoints.keys import make_tokens
 from entrypoints.process import Process
-from entrypoints.settings import MEMORY, SettingError, Settings
+from entrypoints.setting_values import MEMORY, SettingError
+from entrypoints.settings import Settings
 
 TOKEN_SECONDS = 3600  # that a token is good for which the builder is given
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - where a listener is reached

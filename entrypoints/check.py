@@ -21,7 +21,8 @@ from adapters.http.server.listening import CONNECTIONS_SPARE
 from entrypoints.exposed import files, public_key, secret_file
 from entrypoints.findings import Finding, Level, note, weak
 from entrypoints.guessable import fault_of_secret, is_well_known
-from entrypoints.settings import MEMORY, PREFIX, AuthorizationBy, Settings
+from entrypoints.setting_values import MEMORY, PREFIX, AuthorizationBy
+from entrypoints.settings import Settings
 
 FULL = 64 * 1024 * 1024  # bytes: a disk with less has no room to work
 VERIFIED = ("verify-full", "verify-ca")

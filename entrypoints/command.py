@@ -36,7 +36,8 @@ from entrypoints.metrics import serve_metrics
 from entrypoints.prefork import listen_on, run_children, stop_with_parent
 from entrypoints.process import Process
 from entrypoints.roles import add_roles
-from entrypoints.settings import SettingError, Settings
+from entrypoints.setting_values import SettingError
+from entrypoints.settings import Settings
 from entrypoints.tools import (
     forget,
     migrate,

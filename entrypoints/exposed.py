@@ -10,7 +10,8 @@ from pathlib import Path
 from adapters.token_keys import UnusableKey, load_secrets, public_key_file
 from entrypoints.findings import Finding, note, weak
 from entrypoints.guessable import fault_of_secret
-from entrypoints.settings import PREFIX, Settings
+from entrypoints.setting_values import PREFIX
+from entrypoints.settings import Settings
 
 READ_BY_OTHERS, WRITTEN_BY_OTHERS, WRITTEN_BY_GROUP = 0o004, 0o002, 0o020
 

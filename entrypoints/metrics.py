@@ -9,7 +9,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from adapters.metrics import CONTENT_TYPE, Metrics
-from entrypoints.settings import Listen, SettingError
+from entrypoints.setting_values import Listen, SettingError
 
 
 class _Server(ThreadingMixIn, WSGIServer):

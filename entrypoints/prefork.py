@@ -17,7 +17,7 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 
-from entrypoints.settings import Listen, SettingError
+from entrypoints.setting_values import Listen, SettingError
 
 logger = logging.getLogger("packtrail.api")
 

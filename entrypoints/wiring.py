@@ -62,7 +62,8 @@ from domain.processing import Processing
 from entrypoints.builder import builder_beside
 from entrypoints.keys import make_keys
 from entrypoints.process import Both, Consumers, Process
-from entrypoints.settings import MEMORY, AuthorizationBy, SettingError, Settings
+from entrypoints.setting_values import MEMORY, AuthorizationBy, SettingError
+from entrypoints.settings import Settings
 from projections.directory import DirectoryReadModel
 from projections.droplets import DropletReadModel
 from projections.engine import Projector

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from adapters.limits import Limits
-from entrypoints.settings import Listen, SettingError, Settings
+from entrypoints.setting_values import Listen, SettingError
+from entrypoints.settings import Settings
 
 SECRET = "a secret that is for tests alone, 32+ bytes"
 
