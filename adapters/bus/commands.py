@@ -22,26 +22,24 @@ from pydantic import BaseModel
 from adapters.authorization import Guard
 from adapters.bus import contract
 from adapters.bus.bus import COMMANDS, Abandoned, BrokerAway, Bus, Consumer
+from adapters.bus.execution import Execution
 from adapters.bus.messages import Message
 from adapters.bus.work import Failure, classify, delay_before
-from adapters.claims import Claim, Claims
+from adapters.claims import Claims
 from adapters.context import request_context
-from adapters.fields import STAGING_FIELDS, json_object, new_package_of, wanted_of
+from adapters.fields import json_object
 from adapters.http.admission import UploadRules
 from adapters.http.answers import UNKNOWN_ERROR, ErrorAnswer, answer_to, new_request_id
 from adapters.http.authentication import Authenticator
 from adapters.http.faults import UnparsableBody
-from adapters.http.multipart import plain_file_name
 from adapters.limits import Limits
 from adapters.metrics import Metrics
 from adapters.people import AddressBook
-from adapters.store import Services, Store
+from adapters.store import Store
 from adapters.tokens import Caller, Scope
 from domain.aggregate import Cause
 from domain.command import Command, Receipt
-from domain.droplet_processing import BuildReport
-from domain.errors import AlreadyExecuted, CommandIdReused, InvalidRequest
-from domain.journal import Committed
+from domain.errors import AlreadyExecuted, CommandIdReused
 
 logger = logging.getLogger("packtrail.commands")
 R = TypeVar("R")
@@ -104,7 +102,7 @@ class CommandHandler:
         metrics: Metrics,
         guard: Guard,
     ) -> None:
-        self._guard = guard
+        self._execution = Execution(claims, rules, guard)
         self._store = store
         self._bus = bus
         self._authenticator = authenticator
@@ -206,7 +204,8 @@ class CommandHandler:
         done = self._store.journal.find(Command, receipt.guid)
         if done is None:
             try:
-                outcome = self._execute(command.data, kind, caller, receipt)
+                services = self._store.services_under(receipt)
+                outcome = self._execution.execute(command.data, kind, caller, services, receipt.by)
             except AlreadyExecuted:
                 done = self._store.journal.find(Command, receipt.guid)
                 assert done is not None, "the log has just told of it"
@@ -217,109 +216,6 @@ class CommandHandler:
             raise CommandIdReused(command.id)
         self._claims.settle(done.result)
         return _accepted(command, done.result, self._store.journal.head())
-
-    def _execute(
-        self,
-        data: Mapping[str, Any],
-        kind: type[contract.CommandData],
-        caller: Caller,
-        receipt: Receipt,
-    ) -> Committed[Any]:
-        by, services = receipt.by, self._store.services_under(receipt)
-        if kind is contract.CreatePackage:
-            fields = {name: value for name, value in data.items() if name != "app_guid"}
-            type, url = new_package_of(fields, str(data.get("app_guid", "")))
-            create = contract.CreatePackage.of(data)
-            self._guard.change_app(caller, create.app_guid)
-            return services.packages.create(create.app_guid, type, url, by)
-        if kind is contract.StagePackage and "environment_variables" in data:
-            raise InvalidRequest(
-                ["Environment variables may be secrets, and never travel in a message"]
-            )
-        if kind is contract.UploadPackage:
-            self._rules.check_enabled(caller)
-        checked = kind.of(data)
-        self._check_access(checked, services, caller)
-        return self._dispatch(checked, services, by)
-
-    def _check_access(
-        self, command: contract.CommandData, services: Services, caller: Caller
-    ) -> None:
-        """Raises `NotAuthorized`, and the refusals for what a caller may not see."""
-        guard = self._guard
-
-        def app_of_package(guid: str) -> str:
-            return services.packages.get(guid).app_guid
-
-        def app_of_droplet(guid: str) -> str:
-            return services.droplets.get(guid).app_guid
-
-        match command:
-            case contract.CopyPackage():
-                guard.change_app(caller, command.app_guid)
-                guard.change_package(caller, command.source_guid, app_of_package)
-            case contract.UploadPackage() | contract.DeletePackage() | contract.StagePackage():
-                guard.change_package(caller, command.guid, app_of_package)
-            case contract.DeleteDroplet():
-                guard.change_droplet(caller, command.guid, app_of_droplet)
-            case contract.StagingStarted() | contract.DropletStaged() | contract.StagingFailed():
-                guard.answer_for_droplet(caller, command.guid, app_of_droplet)
-
-    def _dispatch(
-        self, command: contract.CommandData, services: Services, by: Cause
-    ) -> Committed[Any]:
-        packages, droplets, directory = services.packages, services.droplets, services.directory
-        match command:
-            case contract.UploadPackage():
-                claim = Claim(command.bits_path, command.bits_url)
-                name = plain_file_name(command.bits_name or "")
-                return self._claims.upload(packages, command.guid, claim, name, by)
-            case contract.CopyPackage():
-                return packages.copy(command.source_guid, command.app_guid, by)
-            case contract.DeletePackage():
-                return packages.delete(command.guid, by)
-            case contract.StagePackage():
-                fields = command.model_dump(exclude={"guid"}, exclude_none=True)
-                return droplets.stage(command.guid, wanted_of(fields, STAGING_FIELDS), by).committed
-            case contract.DeleteDroplet():
-                return droplets.delete(command.guid, by)
-            case contract.StagingStarted():
-                return droplets.start_staging(command.guid, by)
-            case contract.DropletStaged():
-                claim = Claim(command.bits_path, command.bits_url)
-                report = BuildReport(command.sha1, command.process_types, command.buildpack)
-                return self._claims.droplet(droplets, command.guid, claim, report, by)
-            case contract.StagingFailed():
-                return droplets.fail(command.guid, command.error, by)
-            case contract.AppCreated():
-                return directory.announce_app(
-                    command.guid, command.name, command.space_guid, command.buildpack, by
-                )
-            case contract.AppRenamed():
-                return directory.rename_app(command.guid, command.name, by)
-            case contract.AppDeleted():
-                return directory.delete_app(command.guid, by)
-            case contract.SpaceCreated():
-                return directory.announce_space(
-                    command.guid, command.name, command.organization_guid, by
-                )
-            case contract.SpaceRenamed():
-                return directory.rename_space(command.guid, command.name, by)
-            case contract.SpaceDeleted():
-                return directory.delete_space(command.guid, by)
-            case contract.OrganizationCreated():
-                return directory.announce_organization(
-                    command.guid, command.name, by, command.suspended
-                )
-            case contract.OrganizationRenamed():
-                return directory.rename_organization(command.guid, command.name, by)
-            case contract.OrganizationDeleted():
-                return directory.delete_organization(command.guid, by)
-            case contract.RoleRemoved():
-                return directory.remove_role(command.grant, by)
-            case contract.RoleAssigned():
-                return directory.assign_role(command.grant, by)
-        raise AssertionError(f"nobody carries out {command.TYPE}")
 
     def _persist(self, act: Callable[[], R]) -> R:
         """Does it; again for as long as something is away, and five times for a defect.
