@@ -30,7 +30,7 @@ from domain.droplet import Droplet
 from domain.package import Package
 from domain.role import Role
 
-VERSION = "1.0.0"  # of the messages
+VERSION = "1.1.0"  # of the messages
 
 
 class StagingRequestData(BaseModel):
