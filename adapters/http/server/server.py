@@ -29,6 +29,7 @@ RECEIVE_BUFFER = 512 * 1024  # bytes of an upload taken in one read
 TURN = 1.0  # seconds that the loop waits at most
 ACCEPTED_AT_ONCE = 64
 PAUSE = 0.02  # seconds between two looks at uploads that drip
+CHECKED_AT_ONCE = 50  # channels in a turn of the loop
 RATE_WINDOW = 30.0  # seconds over which a body's rate is measured
 
 
@@ -60,7 +61,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._touched: set[Channel] = set()
         self._lingering: set[Channel] = set()
         self._awaited: set[Channel] = set()  # a client must send something by some time
-        self._looked_at = time.monotonic()
+        self._to_check: list[Channel] = []  # of those, who is still to be looked at this time
+        self._held_up = 0.0  # seconds in which we looked at nobody, which are not theirs
+        self._looked_at = self._turned_at = time.monotonic()
         self._drain_deadline: float | None = None
         self._drain_timeout: float | None = None
         self._ending = threading.RLock()  # a signal handler may interrupt whoever has it
@@ -158,7 +161,12 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             dispatcher = self._map.get(descriptor)
             if dispatcher is None:
                 continue
-            wasyncore.readwrite(dispatcher, flags)
+            if descriptor in self._slow and flags == select.EPOLLIN:
+                dispatcher.handle_read_event()
+                if dispatcher.drips:
+                    continue  # as before: there is nothing else to look at
+            else:
+                wasyncore.readwrite(dispatcher, flags)
             if isinstance(dispatcher, Channel) and dispatcher._fileno is not None:
                 self._touched.add(dispatcher)
                 if dispatcher.lingering_until is not None:
@@ -171,9 +179,10 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
         A thousand of them would else wake this thread as often as they send.
         """
+        longest = PAUSE if self._to_check else TURN
         if not self._slow:
-            return self._epoll.poll(TURN)
-        events = self._epoll.poll(min(TURN, max(0.0, self._slow_at - time.monotonic())))
+            return self._epoll.poll(longest)
+        events = self._epoll.poll(min(longest, max(0.0, self._slow_at - time.monotonic())))
         now = time.monotonic()
         if now >= self._slow_at:
             self._slow_at = now + PAUSE
@@ -209,18 +218,30 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             self._interests[descriptor] = interest
 
     def _cut_off_slow(self) -> None:
-        """Once in a while: who sends too slowly, and who lingers for too long."""
+        """Once in a while: who sends too slowly, and who lingers for too long.
+
+        A few of them in each turn, so that a thousand don't hold up whoever else there is.
+        """
         now = time.monotonic()
-        passed = now - self._looked_at
-        if passed < TURN:
-            return
-        self._looked_at = now
-        held_up = passed if passed > 2 * TURN else 0.0
-        for channel in list(self._awaited):
-            channel.check_due(now, held_up)
+        passed, self._turned_at = now - self._turned_at, now
+        if passed > 2 * TURN:
+            # we were held up: all get that time back, and who is still to get some gets both
+            self._begin_check(now, passed + (self._held_up if self._to_check else 0.0))
+        for channel in self._to_check[:CHECKED_AT_ONCE]:
+            if channel not in self._awaited:
+                continue  # it has ended meanwhile
+            channel.check_due(now, self._held_up)
             self._sort(channel)
             if channel.due is None:
                 self._awaited.discard(channel)
+        del self._to_check[:CHECKED_AT_ONCE]
+        if not self._to_check and now - self._looked_at >= TURN:
+            self._begin_check(now, 0.0)
+
+    def _begin_check(self, now: float, held_up: float) -> None:
+        self._looked_at = now
+        self._held_up = held_up
+        self._to_check = list(self._awaited)
         for channel in list(self._lingering):
             if channel.lingering_until is not None and channel.lingering_until < now:
                 channel.handle_close()
