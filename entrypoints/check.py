@@ -119,11 +119,11 @@ def _authorization(settings: Settings) -> Iterator[Finding]:
             f"{PREFIX}AUTHORIZATION", "any token with the scope may touch every app",
             "roles or cloud_controller",
         )  # fmt: skip
-    if not settings.registered_apps:
-        yield note(
-            f"{PREFIX}APPS", "packages may be made for any app, one that nobody knows, too",
-            "registered",
-        )  # fmt: skip
+        if not settings.registered_apps:
+            yield note(
+                f"{PREFIX}APPS", "packages may be made for any app, one that nobody knows, too",
+                "registered",
+            )  # fmt: skip
     if settings.limits.max_requests_per_minute is None:
         yield note(
             f"{PREFIX}MAX_REQUESTS_PER_MINUTE", "a user may send requests without a limit",

@@ -36,7 +36,7 @@ from entrypoints.metrics import serve_metrics
 from entrypoints.prefork import listen_on, run_children, stop_with_parent
 from entrypoints.process import Process
 from entrypoints.roles import add_roles
-from entrypoints.setting_values import SettingError
+from entrypoints.setting_values import AuthorizationBy, SettingError
 from entrypoints.settings import Settings
 from entrypoints.tools import (
     forget,
@@ -392,9 +392,12 @@ def _first_steps(settings: Settings, address: str) -> str:
 Tokens are signed by whoever has the private key. With one that has the scopes {Scope.READ} and
 {Scope.WRITE}, {address}/v3/packages answers.
 """
-    token = make_tokens(settings).sign("developer", None, [Scope.READ, Scope.WRITE], 43_200)
+    scopes, whose = [Scope.READ, Scope.WRITE], ""
+    if settings.authorization is not AuthorizationBy.SCOPES:
+        scopes, whose = [*scopes, Scope.ADMIN], "an admin's, who needs no role, and "
+    token = make_tokens(settings).sign("developer", None, scopes, 43_200)
     return f"""
-Paste this into another shell (the token is good for 12 hours):
+Paste this into another shell (the token is {whose}good for 12 hours):
 
   TOKEN={token}
 
