@@ -125,9 +125,6 @@ class Fetcher:
                 raise NoAnswer(f"the answer took more than {self._timeout} s")
         return bytes(body)
 
-    def close(self) -> None:
-        self._pool.clear()
-
 
 def _object(body: bytes) -> dict[str, Any]:
     try:

@@ -56,7 +56,7 @@ METHODS = frozenset(falcon.HTTP_METHODS)
 UNKNOWN_METHOD = "UNKNOWN"
 
 
-class App(falcon.App[falcon.Request, falcon.Response]):
+class Application(falcon.App[falcon.Request, falcon.Response]):
     """Knows the methods of RFC 9110, and takes all others for one.
 
     There is no end of others, so none may become a metric's label or a span's name. Falcon's own
@@ -166,7 +166,7 @@ def create_app(
     queries = Queries(read_models, freshness, registered_apps, guard)
     people = AddressBook(services.people)
     middleware = RequestMiddleware(authenticator, rate, people, metrics, tracing)
-    app = App(middleware=[middleware])
+    app = Application(middleware=[middleware])
     app.add_route("/", Root(version))
     app.add_route("/healthz", Alive())
     app.add_route("/readyz", Ready(parts))
