@@ -8,25 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
+import orjson
 from sqlalchemy import (
     Column,
+    ColumnClause,
     Connection,
     Engine,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
+    bindparam,
+    column,
     insert,
     select,
+    table,
     update,
 )
 
 from adapters import environments, follower, people
+from adapters.event_store.chain import GENESIS, link
 from adapters.folders import NotOurFolder
 from domain.errors import NewerData
 from projections import positions
+from projections.rows import microseconds
 
 _LOCK = 0x7061636B  # of PostgreSQL: only one process migrates at a time
 _PATIENCE = "30s"
@@ -56,7 +66,44 @@ def _people(connection: Connection, create_events: Sequence[str]) -> None:
     people.metadata.create_all(connection)
 
 
-STEPS: Sequence[Callable[[Connection, Sequence[str]], None]] = (_first, _environments, _people)
+def _chain(connection: Connection, create_events: Sequence[str]) -> None:
+    """Each event has its time of appending and its hash; for old ones that is their own time."""
+    on_postgres = connection.dialect.name == "postgresql"
+    position, bytes_type = ("notification_id", "bytea") if on_postgres else ("rowid", "blob")
+    connection.exec_driver_sql("ALTER TABLE events ADD COLUMN appended_at bigint")
+    connection.exec_driver_sql(f"ALTER TABLE events ADD COLUMN hash {bytes_type}")
+    event: list[ColumnClause[Any]] = [
+        column(n) for n in ("originator_id", "originator_version", "topic", "state")
+    ]
+    events = table(
+        "events", column(position), *event, column("appended_at"), column("hash", LargeBinary)
+    )
+    at = events.c[position]
+    fill = update(events).where(at == bindparam("at"))
+    after, appended_at, previous = 0, 0, GENESIS
+    while rows := connection.execute(
+        select(at, *event).where(at > after).order_by(at).limit(5000)
+    ).all():
+        filled = []
+        for after, originator_id, version, topic, state in rows:
+            happened = datetime.fromisoformat(orjson.loads(state)["timestamp"])
+            appended_at = max(appended_at, microseconds(happened))
+            previous = link(
+                previous, after, appended_at, originator_id, version, topic, bytes(state)
+            )
+            filled.append({"at": after, "appended_at": appended_at, "hash": previous})
+        connection.execute(fill, filled)
+    if on_postgres:
+        for name in ("appended_at", "hash"):
+            connection.exec_driver_sql(f"ALTER TABLE events ALTER COLUMN {name} SET NOT NULL")
+
+
+STEPS: Sequence[Callable[[Connection, Sequence[str]], None]] = (
+    _first,
+    _environments,
+    _people,
+    _chain,
+)
 
 
 def migrate(

@@ -37,13 +37,14 @@ from projections.roles import RolesProjection
 from projections.unfinished import WorkProjection
 
 
-def projections() -> list[Projection]:
+def projections(suffix: str = "") -> list[Projection]:
+    """All there are. With a `suffix` in tables that are named so, to be built beside them."""
     return [
-        PackagesProjection(),
-        WorkProjection(),
-        DropletsProjection(),
-        DirectoryProjection(),
-        RolesProjection(),
+        PackagesProjection(suffix),
+        WorkProjection(suffix),
+        DropletsProjection(suffix),
+        DirectoryProjection(suffix),
+        RolesProjection(suffix),
     ]
 
 

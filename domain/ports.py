@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from domain.aggregate import RecordedEvent
 from domain.package import StagedBits, StoredBits
@@ -104,8 +104,7 @@ class PackageQuota(Protocol):
         """Whether there is room for one more. Raises `TooManyPackages`."""
 
 
-@dataclass(frozen=True)
-class LoggedEvent:
+class LoggedEvent(NamedTuple):
     """An event and its position in the log (positions grow, and may have gaps)."""
 
     position: int
@@ -120,6 +119,12 @@ class EventLog(Protocol):
 
     def read(self, after: int, limit: int) -> Sequence[LoggedEvent]:
         """Up to `limit` events behind position `after`, in order. Raises `NewerData`."""
+
+    def history(self, originator_id: str, upto: int | None = None) -> Sequence[LoggedEvent]:
+        """The events of one aggregate, up to a position, in order. Raises `NewerData`."""
+
+    def position_at(self, moment: datetime) -> int:
+        """The last position that was appended before a moment; 0 if there is none."""
 
     def wait(self, after: int, timeout: float) -> None:
         """Returns when there may be events behind `after`, or after `timeout` seconds."""

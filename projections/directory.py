@@ -27,7 +27,7 @@ from domain.directory import App, Organization, Space
 from domain.package import Package
 from domain.ports import LoggedEvent
 from projections.positions import metadata
-from projections.rows import KeyedTable, Rows, microseconds, moment_of, row_of
+from projections.rows import KeyedTable, Rows, beside, microseconds, moment_of, row_of
 
 apps = Table(
     "apps",
@@ -67,7 +67,6 @@ organizations = Table(
     Column("updated_at", BigInteger),
 )
 
-_APPS, _SPACES, _ORGANIZATIONS = KeyedTable(apps), KeyedTable(spaces), KeyedTable(organizations)
 Started = Package.Created | Package.CopyStarted
 
 
@@ -76,13 +75,20 @@ class DirectoryProjection:
 
     name = "directory"
     version = 2
-    tables: Sequence[Table] = (apps, spaces, organizations)
+
+    def __init__(self, suffix: str = "") -> None:
+        self._apps = KeyedTable(beside(apps, suffix))
+        self._spaces = KeyedTable(beside(spaces, suffix))
+        self._organizations = KeyedTable(beside(organizations, suffix))
+        self.tables: Sequence[Table] = tuple(
+            keyed.table for keyed in (self._apps, self._spaces, self._organizations)
+        )
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
         for table, project, kinds in (
-            (_APPS, _project_app, (App.Event, Package.Created, Package.CopyStarted)),
-            (_SPACES, _project_space, Space.Event),
-            (_ORGANIZATIONS, _project_organization, Organization.Event),
+            (self._apps, _project_app, (App.Event, Package.Created, Package.CopyStarted)),
+            (self._spaces, _project_space, Space.Event),
+            (self._organizations, _project_organization, Organization.Event),
         ):
             ours = [logged for logged in events if isinstance(logged.event, kinds)]
             if ours:
@@ -101,11 +107,11 @@ def _project_app(rows: Rows, logged: LoggedEvent) -> None:
         case Package.Created() | Package.CopyStarted():
             if "\0" in event.app_guid:  # no longer accepted; nobody can ask for it
                 return
-            rows.setdefault(event.app_guid, _new(_APPS, event.app_guid, event.timestamp))
+            rows.setdefault(event.app_guid, _new(apps, event.app_guid, event.timestamp))
             return
         case App.Created():
             is_new = event.guid not in rows
-            row = rows.setdefault(event.guid, _new(_APPS, event.guid, event.timestamp))
+            row = rows.setdefault(event.guid, _new(apps, event.guid, event.timestamp))
             row["announced"] = event.name is not None
             row["name"] = event.name
             row["space_guid"] = event.space_guid
@@ -130,7 +136,7 @@ def _project_app(rows: Rows, logged: LoggedEvent) -> None:
 def _project_space(rows: Rows, logged: LoggedEvent) -> None:
     event = logged.event
     if isinstance(event, Space.Created):
-        rows[event.guid] = _new(_SPACES, event.guid, event.timestamp) | {
+        rows[event.guid] = _new(spaces, event.guid, event.timestamp) | {
             "name": event.name,
             "organization_guid": event.organization_guid,
         }
@@ -149,7 +155,7 @@ def _project_space(rows: Rows, logged: LoggedEvent) -> None:
 def _project_organization(rows: Rows, logged: LoggedEvent) -> None:
     event = logged.event
     if isinstance(event, Organization.Created):
-        rows[event.guid] = _new(_ORGANIZATIONS, event.guid, event.timestamp) | {
+        rows[event.guid] = _new(organizations, event.guid, event.timestamp) | {
             "name": event.name,
             "suspended": False,
         }
@@ -165,8 +171,9 @@ def _project_organization(rows: Rows, logged: LoggedEvent) -> None:
             row["deleted"] = True
 
 
-def _new(table: KeyedTable, guid: str, moment: datetime) -> dict[str, Any]:
-    row = table.empty | {"guid": guid, "deleted": False, "created_at": microseconds(moment)}
+def _new(table: Table, guid: str, moment: datetime) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(column.name for column in table.columns)
+    row |= {"guid": guid, "deleted": False, "created_at": microseconds(moment)}
     if "announced" in row:
         row["announced"] = False
     return row

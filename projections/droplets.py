@@ -30,6 +30,7 @@ from projections.rows import (
     KeyedTable,
     Rows,
     Selection,
+    beside,
     microseconds,
     moment_of,
     row_of,
@@ -61,7 +62,7 @@ droplets = Table(
     Index("droplets_by_blob", "blob_key"),
 )
 
-_TABLE = KeyedTable(droplets)
+_EMPTY: dict[str, Any] = dict.fromkeys(column.name for column in droplets.columns)
 _WAITING = (DropletState.PENDING.value, DropletState.STAGING.value)
 
 
@@ -70,19 +71,22 @@ class DropletsProjection:
 
     name = "droplets"
     version = 1
-    tables: Sequence[Table] = (droplets,)
+
+    def __init__(self, suffix: str = "") -> None:
+        self._rows = KeyedTable(beside(droplets, suffix))
+        self.tables: Sequence[Table] = (self._rows.table,)
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
         ours = [logged for logged in events if isinstance(logged.event, Droplet.Event)]
         if ours:
-            _TABLE.apply(connection, {logged.event.guid for logged in ours}, ours, _project)
+            self._rows.apply(connection, {logged.event.guid for logged in ours}, ours, _project)
 
 
 def _project(rows: Rows, logged: LoggedEvent) -> None:
     event = logged.event
     match event:
         case Droplet.Created():
-            rows[event.guid] = _TABLE.empty | {
+            rows[event.guid] = _EMPTY | {
                 "guid": event.guid,
                 "number": logged.position,
                 "package_guid": event.package_guid,

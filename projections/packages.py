@@ -29,6 +29,7 @@ from projections.rows import (
     KeyedTable,
     Rows,
     Selection,
+    beside,
     microseconds,
     moment_of,
     row_of,
@@ -59,7 +60,7 @@ packages = Table(
     Index("packages_by_source", "source_guid"),
 )
 
-_TABLE = KeyedTable(packages)
+_EMPTY: dict[str, Any] = dict.fromkeys(column.name for column in packages.columns)
 
 
 class PackagesProjection:
@@ -67,11 +68,14 @@ class PackagesProjection:
 
     name = "packages"
     version = 2
-    tables: Sequence[Table] = (packages,)
+
+    def __init__(self, suffix: str = "") -> None:
+        self._rows = KeyedTable(beside(packages, suffix))
+        self.tables: Sequence[Table] = (self._rows.table,)
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
         ours = [logged for logged in events if isinstance(logged.event, Package.Event)]
-        _TABLE.apply(connection, {logged.event.guid for logged in ours}, ours, _project)
+        self._rows.apply(connection, {logged.event.guid for logged in ours}, ours, _project)
 
 
 def _project(rows: Rows, logged: LoggedEvent) -> None:
@@ -115,7 +119,7 @@ def _first_row(event: Package.Created | Package.CopyStarted, position: int) -> d
     state = PackageState.COPYING if copy else PackageState.AWAITING_UPLOAD
     if event.type == PackageType.DOCKER:
         state = PackageState.READY
-    return _TABLE.empty | {
+    return _EMPTY | {
         "guid": event.guid,
         "number": position,
         "app_guid": event.app_guid,

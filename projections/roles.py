@@ -25,7 +25,7 @@ from domain.ports import LoggedEvent
 from domain.role import Role, RoleType
 from projections.directory import apps, organizations, spaces
 from projections.positions import metadata
-from projections.rows import KeyedTable, Rows, row_of
+from projections.rows import KeyedTable, Rows, beside, row_of
 
 roles = Table(
     "roles",
@@ -40,20 +40,21 @@ roles = Table(
     Index("roles_in_organizations", "user_guid", "organization_guid"),
 )
 
-_TABLE = KeyedTable(roles)
-
 
 class RolesProjection:
     """Keeps a row a role, also one that was removed: it may be given back."""
 
     name = "roles"
     version = 1
-    tables: Sequence[Table] = (roles,)
+
+    def __init__(self, suffix: str = "") -> None:
+        self._rows = KeyedTable(beside(roles, suffix))
+        self.tables: Sequence[Table] = (self._rows.table,)
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
         ours = [logged for logged in events if isinstance(logged.event, Role.Event)]
         if ours:
-            _TABLE.apply(connection, {logged.event.guid for logged in ours}, ours, _project)
+            self._rows.apply(connection, {logged.event.guid for logged in ours}, ours, _project)
 
 
 def _project(rows: Rows, logged: LoggedEvent) -> None:

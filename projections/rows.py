@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Select, Table, delete, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    Select,
+    Table,
+    delete,
+    insert,
+    quoted_name,
+    select,
+    update,
+)
 from sqlalchemy import bindparam as bind
 
 from domain.ports import LoggedEvent
@@ -16,12 +28,22 @@ Selection = Select[tuple[str]] | Sequence[str]  # guids, by a query or one by on
 LOOKUP = 400  # rows asked for in one statement
 
 
+def beside(table: Table, suffix: str) -> Table:
+    """The same table and indexes under other names, to be built beside it; itself without one."""
+    if not suffix:
+        return table
+    copy = table.to_metadata(MetaData(), name=table.name + suffix)
+    for index in copy.indexes:
+        index.name = quoted_name(f"{index.name}{suffix}", quote=None)
+    return copy
+
+
 class KeyedTable:
     """A table whose primary key is `guid`."""
 
     def __init__(self, table: Table) -> None:
         names = [column.name for column in table.columns]
-        self._table = table
+        self.table = table
         self._insert = insert(table)
         self._update = (
             update(table)
@@ -29,7 +51,6 @@ class KeyedTable:
             .values({name: bind(name) for name in names if name != "guid"})
         )
         self._delete = delete(table).where(table.c.guid == bind("_guid"))
-        self.empty: dict[str, Any] = dict.fromkeys(names)
 
     def apply(
         self,
@@ -66,7 +87,7 @@ class KeyedTable:
         found: Rows = {}
         for start in range(0, len(wanted), LOOKUP):
             some = wanted[start : start + LOOKUP]
-            for row in connection.execute(select(self._table).where(self._table.c.guid.in_(some))):
+            for row in connection.execute(select(self.table).where(self.table.c.guid.in_(some))):
                 found[row.guid] = dict(row._mapping)
         return found
 

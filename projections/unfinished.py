@@ -27,7 +27,7 @@ from sqlalchemy import (
 from domain.package import Fault, Package, PackageType
 from domain.ports import LoggedEvent
 from projections.positions import metadata
-from projections.rows import storable
+from projections.rows import beside, storable
 
 
 class Step(StrEnum):
@@ -69,7 +69,11 @@ class WorkProjection:
 
     name = "work"
     version = 1
-    tables: Sequence[Table] = (unfinished, dead_letters)
+
+    def __init__(self, suffix: str = "") -> None:
+        self._unfinished = beside(unfinished, suffix)
+        self._dead_letters = beside(dead_letters, suffix)
+        self.tables: Sequence[Table] = (self._unfinished, self._dead_letters)
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
         for logged in events:
@@ -84,8 +88,8 @@ class WorkProjection:
                 self._begin(connection, logged, Step.STORAGE, None)
             case Package.BitsStored():
                 connection.execute(
-                    update(unfinished)
-                    .where(unfinished.c.guid == event.guid)
+                    update(self._unfinished)
+                    .where(self._unfinished.c.guid == event.guid)
                     .values(
                         step=Step.HASHING,
                         position=logged.position,
@@ -93,27 +97,26 @@ class WorkProjection:
                     )
                 )
             case Package.HashComputed():
-                self._end(connection, unfinished, event.guid)
+                self._end(connection, self._unfinished, event.guid)
             case Package.ProcessingFailed():
                 if event.fault == Fault.SERVICE:
                     self._give_up(connection, logged, event)
-                self._end(connection, unfinished, event.guid)
+                self._end(connection, self._unfinished, event.guid)
             case Package.ProcessingResumed():
                 row = connection.execute(
-                    select(dead_letters).where(dead_letters.c.guid == event.guid)
+                    select(self._dead_letters).where(self._dead_letters.c.guid == event.guid)
                 ).one()
                 self._begin(connection, logged, Step(row.step), row.staged_uri)
-                self._end(connection, dead_letters, event.guid)
+                self._end(connection, self._dead_letters, event.guid)
             case Package.Deleted():
-                self._end(connection, unfinished, event.guid)
-                self._end(connection, dead_letters, event.guid)
+                self._end(connection, self._unfinished, event.guid)
+                self._end(connection, self._dead_letters, event.guid)
 
-    @staticmethod
     def _begin(
-        connection: Connection, logged: LoggedEvent, step: Step, staged_uri: str | None
+        self, connection: Connection, logged: LoggedEvent, step: Step, staged_uri: str | None
     ) -> None:
         connection.execute(
-            insert(unfinished).values(
+            insert(self._unfinished).values(
                 guid=logged.event.guid,
                 step=step,
                 position=logged.position,
@@ -122,11 +125,12 @@ class WorkProjection:
             )
         )
 
-    @staticmethod
     def _give_up(
-        connection: Connection, logged: LoggedEvent, event: Package.ProcessingFailed
+        self, connection: Connection, logged: LoggedEvent, event: Package.ProcessingFailed
     ) -> None:
-        work = connection.execute(select(unfinished).where(unfinished.c.guid == event.guid)).one()
+        work = connection.execute(
+            select(self._unfinished).where(self._unfinished.c.guid == event.guid)
+        ).one()
         letter = {
             "guid": event.guid,
             "step": work.step,
@@ -138,7 +142,7 @@ class WorkProjection:
             "staged_uri": work.staged_uri,
         }
         storable(letter)
-        connection.execute(insert(dead_letters).values(letter))
+        connection.execute(insert(self._dead_letters).values(letter))
 
     @staticmethod
     def _end(connection: Connection, table: Table, guid: str) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, cast
+from datetime import datetime
+from typing import Protocol
 
-from eventsourcing.persistence import Mapper, Notification
-
-from domain.aggregate import RecordedEvent
+from adapters.event_store.chain import Record
+from adapters.event_store.transcoding import EventMapper
 from domain.ports import LoggedEvent
+from projections.rows import microseconds
+
+LAST_POSITION = 2**63 - 1
 
 
 class Recorder(Protocol):
@@ -23,30 +26,47 @@ class Recorder(Protocol):
 
     def max_notification_id(self) -> int | None: ...
 
-    def select_notifications(
-        self, start: int | None, limit: int, *, inclusive_of_start: bool = True
-    ) -> Sequence[Notification]: ...
+    def records(self, after: int, limit: int) -> Sequence[Record]: ...
+
+    def history(self, originator_id: str, upto: int) -> Sequence[Record]: ...
 
 
 class RecordedLog:
     """An `EventLog` (see `domain.ports`) over a recorder."""
 
-    def __init__(self, recorder: Recorder, mapper: Mapper[str]) -> None:
+    def __init__(self, recorder: Recorder, mapper: EventMapper) -> None:
         self._recorder = recorder
-        self._mapper = mapper
+        self._event_of = mapper.event_of
 
     def head(self) -> int:
         return self._recorder.max_notification_id() or 0
 
     def read(self, after: int, limit: int) -> list[LoggedEvent]:
-        return [
-            LoggedEvent(
-                notification.id, cast(RecordedEvent, self._mapper.to_domain_event(notification))
-            )
-            for notification in self._recorder.select_notifications(
-                after, limit, inclusive_of_start=False
-            )
-        ]
+        return self._logged(self._recorder.records(after, limit))
+
+    def records(self, after: int, limit: int) -> Sequence[Record]:
+        """Up to `limit` events behind position `after` as they are stored, in order."""
+        return self._recorder.records(after, limit)
+
+    def history(self, originator_id: str, upto: int | None = None) -> list[LoggedEvent]:
+        if "\0" in originator_id:  # PostgreSQL can't even be asked
+            return []
+        last = LAST_POSITION if upto is None else upto
+        return self._logged(self._recorder.history(originator_id, last))
+
+    def position_at(self, moment: datetime) -> int:
+        """By halving: times never go back from one position to the next."""
+        sought = microseconds(moment)
+        before, head = 0, self.head()  # `before` is a position appended before, or none
+        behind = head + 1  # nothing from here on was
+        while behind - before > 1:
+            middle = (before + behind) // 2
+            found = self._recorder.records(middle - 1, 1)  # at it, or behind a gap
+            if found and found[0].position < behind and found[0].appended_at < sought:
+                before = found[0].position
+            else:
+                behind = middle
+        return before
 
     def wait(self, after: int, timeout: float) -> None:
         appends = self._recorder.appends
@@ -55,3 +75,10 @@ class RecordedLog:
 
     def wake(self) -> None:
         self._recorder.wake()
+
+    def _logged(self, records: Sequence[Record]) -> list[LoggedEvent]:
+        event_of = self._event_of
+        return [
+            LoggedEvent(position, event_of(originator_id, version, topic, state))
+            for position, _, originator_id, version, topic, state, _ in records
+        ]

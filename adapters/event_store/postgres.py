@@ -11,8 +11,10 @@ from typing import Any
 
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder
+from psycopg.rows import args_row
 from psycopg.sql import SQL
 
+from adapters.event_store.chain import GENESIS, Record
 from adapters.postgres import EVENTS_CHANNEL, Listener, PostgresDatabase
 
 CREATE_TABLE = (
@@ -31,11 +33,42 @@ CREATE_TABLE = (
 # it a follower could pass over a position that is filled later. Readers don't wait for it.
 _LOCK = SQL("LOCK TABLE events IN EXCLUSIVE MODE")
 _NOTIFY = SQL(f"NOTIFY {EVENTS_CHANNEL}")
+# Under the lock the newest event is the one before ours: the chain is made where it is kept,
+# so that it costs no round trip. `sha256` is of the bytes that `chain.link` tells.
 _INSERT = SQL(
-    "INSERT INTO events (originator_id, originator_version, topic, state) "
-    "SELECT i, v, t, s FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) "
-    "WITH ORDINALITY AS new (i, v, t, s, n) ORDER BY n "
-    "RETURNING notification_id"
+    """
+    WITH RECURSIVE last AS (
+        SELECT appended_at, hash FROM events ORDER BY notification_id DESC LIMIT 1
+    ), new AS (
+        SELECT nextval('events_notification_id_seq') AS position, greatest(
+            (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+            (SELECT appended_at FROM last)
+        ) AS appended_at, i, v, t, s, n
+        FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[])
+            WITH ORDINALITY AS given (i, v, t, s, n)
+    ), bytes AS (
+        SELECT n, int8send(position) || int8send(appended_at) || int8send(v)
+            || int4send(octet_length(convert_to(i, 'UTF8')))
+            || int4send(octet_length(convert_to(t, 'UTF8')))
+            || convert_to(i, 'UTF8') || convert_to(t, 'UTF8') || s AS own
+        FROM new
+    ), chain AS (
+        SELECT n, sha256(coalesce((SELECT hash FROM last), %s::bytea) || own) AS hash
+        FROM bytes WHERE n = 1
+        UNION ALL
+        SELECT bytes.n, sha256(chain.hash || bytes.own)
+        FROM chain JOIN bytes ON bytes.n = chain.n + 1
+    )
+    INSERT INTO events (
+        notification_id, appended_at, originator_id, originator_version, topic, state, hash
+    )
+    SELECT position, appended_at, i, v, t, s, hash FROM new JOIN chain USING (n) ORDER BY n
+    RETURNING notification_id
+    """
+)
+_RECORDS = (
+    "SELECT notification_id, appended_at, originator_id, originator_version, topic, state, hash "
+    "FROM events "
 )
 
 
@@ -67,7 +100,7 @@ class PostgresRecorder(PostgresApplicationRecorder):
                 try:
                     cursor.execute(_LOCK)
                     cursor.execute(_NOTIFY)
-                    cursor.execute(_INSERT, columns)
+                    cursor.execute(_INSERT, [*columns, GENESIS])
                     pipeline.sync()
                     positions = [row["notification_id"] for row in cursor.fetchall()]
                 except Exception as error:
@@ -76,6 +109,21 @@ class PostgresRecorder(PostgresApplicationRecorder):
             if failure is not None:
                 raise failure
         return positions
+
+    def records(self, after: int, limit: int) -> list[Record]:
+        """Up to `limit` events behind position `after`, in order."""
+        order = "WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
+        return self._records(order, (after, limit))
+
+    def history(self, originator_id: str, upto: int) -> list[Record]:
+        """The events of one aggregate up to a position, in order."""
+        of_one = "WHERE originator_id = %s AND notification_id <= %s ORDER BY originator_version"
+        return self._records(of_one, (originator_id, upto))
+
+    def _records(self, which: str, parameters: tuple[object, ...]) -> list[Record]:
+        with self.datastore.get_connection() as connection:
+            with connection.cursor(binary=True, row_factory=args_row(Record)) as cursor:
+                return cursor.execute(SQL(_RECORDS + which), parameters).fetchall()
 
     @property
     def appends(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,9 +20,11 @@ from eventsourcing.sqlite import (
     SQLiteConnectionPool,
     SQLiteCursor,
     SQLiteDatastore,
+    SQLiteTransaction,
 )
 
 from adapters.breaker import Breaker
+from adapters.event_store.chain import GENESIS, Record, link
 from domain.errors import NothingRecorded
 
 # Seconds that a writer waits: for its turn in this process, then for another process's
@@ -31,17 +34,48 @@ TURN_TIMEOUT = 0.8
 LOCK_TIMEOUT = 1
 
 
+_RECORDS = (
+    "SELECT rowid, appended_at, originator_id, originator_version, topic, state, hash FROM events "
+)
+_LAST = "SELECT rowid, appended_at, hash FROM events ORDER BY rowid DESC LIMIT 1"
+_INSERT = (
+    "INSERT INTO events "
+    "(rowid, appended_at, originator_id, originator_version, topic, state, hash) "
+    "VALUES (?,?,?,?,?,?,?)"
+)
+
+
 class NoTurn(DatabaseError, NothingRecorded):
     """Somebody else writes to the file."""
+
+
+class _WriteTransaction(SQLiteTransaction):
+    """Has the file's write lock from its beginning: what it reads is what it writes behind."""
+
+    def __enter__(self) -> SQLiteCursor:
+        cursor = self.connection.cursor()
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            raise OperationalError(error) from error
+        return cursor
+
+
+class _Connection(SQLiteConnection):
+    @contextmanager
+    def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
+        kind = _WriteTransaction if commit else SQLiteTransaction
+        with kind(self, commit=commit) as cursor, cursor:
+            yield cursor
 
 
 class _DurablePool(SQLiteConnectionPool):
     """Connections on which a commit has reached the disk when it returns."""
 
     def _create_connection(self) -> SQLiteConnection:
-        connection = super()._create_connection()
-        connection.cursor().execute("PRAGMA synchronous=FULL")
-        return connection
+        connection = super()._create_connection()._sqlite_conn
+        connection.execute("PRAGMA synchronous=FULL")
+        return _Connection(connection, self.max_age)
 
 
 class SQLiteFile(SQLiteDatastore):
@@ -80,15 +114,11 @@ class SQLiteRecorder(SQLiteApplicationRecorder):
     """The library's recorder with a table whose positions are columns of their own.
 
     The library's table has an implicit rowid, which a dump and restore may renumber; here
-    it is declared, so it is dumped and restored as it is. Rows are written by column
-    name: there is room for further columns.
+    it is declared, so it is dumped and restored as it is.
     """
 
     def __init__(self, file: SQLiteFile) -> None:
         super().__init__(file, events_table_name="events")
-        self.insert_events_statement = (
-            "INSERT INTO events (originator_id, originator_version, topic, state) VALUES (?,?,?,?)"
-        )
         self._appended = threading.Condition()
         self._appends = 0
 
@@ -106,9 +136,37 @@ class SQLiteRecorder(SQLiteApplicationRecorder):
     def insert_events(
         self, stored_events: Sequence[StoredEvent], **kwargs: Any
     ) -> Sequence[int] | None:
-        positions = super().insert_events(stored_events, **kwargs)
+        """Appends in one transaction. Returns the positions."""
+        if not stored_events:
+            return []
+        with self.datastore.transaction(commit=True) as cursor:
+            cursor.execute(_LAST)
+            last = cursor.fetchone()
+            position, appended_at, previous = last or (0, 0, GENESIS)
+            appended_at = max(time.time_ns() // 1000, appended_at)
+            records = []
+            for event in stored_events:
+                fields = (str(event.originator_id), event.originator_version, event.topic)
+                position += 1
+                previous = link(previous, position, appended_at, *fields, event.state)
+                records.append(Record(position, appended_at, *fields, event.state, previous))
+            cursor.executemany(_INSERT, records)
         self.wake()
-        return positions
+        return [record.position for record in records]
+
+    def records(self, after: int, limit: int) -> list[Record]:
+        """Up to `limit` events behind position `after`, in order."""
+        return self._records("WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, limit))
+
+    def history(self, originator_id: str, upto: int) -> list[Record]:
+        """The events of one aggregate up to a position, in order."""
+        of_one = "WHERE originator_id = ? AND rowid <= ? ORDER BY originator_version"
+        return self._records(of_one, (originator_id, upto))
+
+    def _records(self, which: str, parameters: tuple[object, ...]) -> list[Record]:
+        with self.datastore.transaction(commit=False) as cursor:
+            cursor.execute(_RECORDS + which, parameters)
+            return [Record(*row) for row in cursor.fetchall()]
 
     def wake(self) -> None:
         """Wakes whoever waits for an append."""

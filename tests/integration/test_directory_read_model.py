@@ -273,7 +273,7 @@ def test_a_rebuild_gives_the_same_rows(
     directory.announce_organization("org-1", "an organization", BY)
     directory.rename_organization("org-1", "renamed", BY)
     store.projector.catch_up()
-    tables = DirectoryProjection.tables
+    tables = DirectoryProjection().tables
 
     def rows() -> list[list[tuple[object, ...]]]:
         with store.reader.connect() as connection:

@@ -109,8 +109,7 @@ class TestEventLog:
         """A log can be read whatever module the code is in."""
         create(opened)
         opened.packages.start_upload(opened.log.read(0, 1)[0].event.guid, STAGED, None, BY)
-        notifications = opened.recorder.select_notifications(0, 10)
-        assert [notification.topic for notification in notifications] == [
+        assert [record.topic for record in opened.recorder.records(0, 10)] == [
             "package.created",
             "package.upload_started",
         ]

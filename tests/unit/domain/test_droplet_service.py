@@ -215,7 +215,7 @@ def test_no_value_of_an_environment_is_in_the_log(store: LocalStore, services: S
     droplet = stage(services, ready(services), environment={"REQUEST_NAME": "request's secret"})
     kept = environment(services, droplet)
     assert (kept["APP_NAME"], kept["REQUEST_NAME"]) == ("app's secret", "request's secret")
-    recorded = store.store.recorder.select_notifications(start=None, limit=100)
+    recorded = store.store.recorder.records(0, 100)
     assert b"stack-1" in b"".join(entry.state for entry in recorded)
     for text in (b"secret", b"APP_NAME", b"REQUEST_NAME"):
         assert not any(text in entry.state for entry in recorded)
