@@ -12,6 +12,7 @@ from domain.ports import LoggedEvent
 from projections.rows import microseconds
 
 LAST_POSITION = 2**63 - 1
+Stored = tuple[int, str, int, str, bytes]  # position, originator id and version, topic, state
 
 
 class Recorder(Protocol):
@@ -28,7 +29,9 @@ class Recorder(Protocol):
 
     def records(self, after: int, limit: int) -> Sequence[Record]: ...
 
-    def history(self, originator_id: str, upto: int) -> Sequence[Record]: ...
+    def events(self, after: int, limit: int) -> Sequence[Stored]: ...
+
+    def history(self, originator_id: str, upto: int) -> Sequence[Stored]: ...
 
 
 class RecordedLog:
@@ -42,7 +45,7 @@ class RecordedLog:
         return self._recorder.max_notification_id() or 0
 
     def read(self, after: int, limit: int) -> list[LoggedEvent]:
-        return self._logged(self._recorder.records(after, limit))
+        return self._logged(self._recorder.events(after, limit))
 
     def records(self, after: int, limit: int) -> Sequence[Record]:
         """Up to `limit` events behind position `after` as they are stored, in order."""
@@ -76,9 +79,9 @@ class RecordedLog:
     def wake(self) -> None:
         self._recorder.wake()
 
-    def _logged(self, records: Sequence[Record]) -> list[LoggedEvent]:
+    def _logged(self, stored: Sequence[Stored]) -> list[LoggedEvent]:
         event_of = self._event_of
         return [
             LoggedEvent(position, event_of(originator_id, version, topic, state))
-            for position, _, originator_id, version, topic, state, _ in records
+            for position, originator_id, version, topic, state in stored
         ]

@@ -11,10 +11,11 @@ from typing import Any
 
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder
-from psycopg.rows import args_row
+from psycopg.rows import tuple_row
 from psycopg.sql import SQL
 
 from adapters.event_store.chain import GENESIS, Record
+from adapters.event_store.log import Stored
 from adapters.postgres import EVENTS_CHANNEL, Listener, PostgresDatabase
 
 CREATE_TABLE = (
@@ -66,10 +67,12 @@ _INSERT = SQL(
     RETURNING notification_id
     """
 )
+_EVENTS = "SELECT notification_id, originator_id, originator_version, topic, state FROM events "
 _RECORDS = (
     "SELECT notification_id, appended_at, originator_id, originator_version, topic, state, hash "
     "FROM events "
 )
+_BEHIND = "WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
 
 
 class PostgresRecorder(PostgresApplicationRecorder):
@@ -111,19 +114,22 @@ class PostgresRecorder(PostgresApplicationRecorder):
         return positions
 
     def records(self, after: int, limit: int) -> list[Record]:
-        """Up to `limit` events behind position `after`, in order."""
-        order = "WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
-        return self._records(order, (after, limit))
+        """Up to `limit` events behind position `after`, in order, with what chains them."""
+        return [Record(*row) for row in self._rows(_RECORDS + _BEHIND, after, limit)]
 
-    def history(self, originator_id: str, upto: int) -> list[Record]:
+    def events(self, after: int, limit: int) -> list[Stored]:
+        """Up to `limit` events behind position `after`, in order."""
+        return self._rows(_EVENTS + _BEHIND, after, limit)
+
+    def history(self, originator_id: str, upto: int) -> list[Stored]:
         """The events of one aggregate up to a position, in order."""
         of_one = "WHERE originator_id = %s AND notification_id <= %s ORDER BY originator_version"
-        return self._records(of_one, (originator_id, upto))
+        return self._rows(_EVENTS + of_one, originator_id, upto)
 
-    def _records(self, which: str, parameters: tuple[object, ...]) -> list[Record]:
+    def _rows(self, query: str, *parameters: object) -> list[Any]:
         with self.datastore.get_connection() as connection:
-            with connection.cursor(binary=True, row_factory=args_row(Record)) as cursor:
-                return cursor.execute(SQL(_RECORDS + which), parameters).fetchall()
+            with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+                return cursor.execute(SQL(query), parameters).fetchall()
 
     @property
     def appends(self) -> int:

@@ -25,6 +25,7 @@ from eventsourcing.sqlite import (
 
 from adapters.breaker import Breaker
 from adapters.event_store.chain import GENESIS, Record, link
+from adapters.event_store.log import Stored
 from domain.errors import NothingRecorded
 
 # Seconds that a writer waits: for its turn in this process, then for another process's
@@ -34,9 +35,11 @@ TURN_TIMEOUT = 0.8
 LOCK_TIMEOUT = 1
 
 
+_EVENTS = "SELECT rowid, originator_id, originator_version, topic, state FROM events "
 _RECORDS = (
     "SELECT rowid, appended_at, originator_id, originator_version, topic, state, hash FROM events "
 )
+_BEHIND = "WHERE rowid > ? ORDER BY rowid LIMIT ?"
 _LAST = "SELECT rowid, appended_at, hash FROM events ORDER BY rowid DESC LIMIT 1"
 _INSERT = (
     "INSERT INTO events "
@@ -155,18 +158,23 @@ class SQLiteRecorder(SQLiteApplicationRecorder):
         return [record.position for record in records]
 
     def records(self, after: int, limit: int) -> list[Record]:
-        """Up to `limit` events behind position `after`, in order."""
-        return self._records("WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, limit))
+        """Up to `limit` events behind position `after`, in order, with what chains them."""
+        return [Record(*row) for row in self._rows(_RECORDS + _BEHIND, after, limit)]
 
-    def history(self, originator_id: str, upto: int) -> list[Record]:
+    def events(self, after: int, limit: int) -> list[Stored]:
+        """Up to `limit` events behind position `after`, in order."""
+        return self._rows(_EVENTS + _BEHIND, after, limit)
+
+    def history(self, originator_id: str, upto: int) -> list[Stored]:
         """The events of one aggregate up to a position, in order."""
         of_one = "WHERE originator_id = ? AND rowid <= ? ORDER BY originator_version"
-        return self._records(of_one, (originator_id, upto))
+        return self._rows(_EVENTS + of_one, originator_id, upto)
 
-    def _records(self, which: str, parameters: tuple[object, ...]) -> list[Record]:
+    def _rows(self, query: str, *parameters: object) -> list[Any]:
         with self.datastore.transaction(commit=False) as cursor:
-            cursor.execute(_RECORDS + which, parameters)
-            return [Record(*row) for row in cursor.fetchall()]
+            cursor.sqlite_cursor.row_factory = None  # tuples, which cost half
+            cursor.execute(query, parameters)
+            return list(cursor.fetchall())
 
     def wake(self) -> None:
         """Wakes whoever waits for an append."""
