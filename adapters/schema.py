@@ -98,11 +98,17 @@ def _chain(connection: Connection, create_events: Sequence[str]) -> None:
             connection.exec_driver_sql(f"ALTER TABLE events ALTER COLUMN {name} SET NOT NULL")
 
 
+def _builds(connection: Connection, create_events: Sequence[str]) -> None:
+    positions.builds.create(connection)
+    positions.stops.create(connection)
+
+
 STEPS: Sequence[Callable[[Connection, Sequence[str]], None]] = (
     _first,
     _environments,
     _people,
     _chain,
+    _builds,
 )
 
 

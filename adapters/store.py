@@ -29,6 +29,7 @@ from domain.directory_service import DirectoryService
 from domain.droplet_service import DropletService, StagingRules
 from domain.journal import Journal
 from domain.package_service import PackageService
+from projections.builder import Builder
 from projections.directory import DirectoryProjection
 from projections.droplets import DropletsProjection
 from projections.engine import Projection, Projector
@@ -147,6 +148,9 @@ class Store:
         )
         projector.prepare()
         return projector
+
+    def builder(self, make: Callable[[str], list[Projection]] = projections) -> Builder:
+        return Builder(self.log, self.writer, make, self.writing, self.announce)
 
     def close(self) -> None:
         self.writer.dispose()

@@ -190,6 +190,16 @@ class NewerData(Exception):
     """Something stored was written by a later version of the program than this one."""
 
 
+class UnreadableEvent(Exception):
+    """What the log keeps of an event are not the bytes that anybody writes for one."""
+
+    def __init__(self, position: int, event_id: str, reason: str) -> None:
+        super().__init__(f"event {event_id} at position {position} can't be read: {reason}")
+        self.position = position
+        self.event_id = event_id
+        self.reason = reason
+
+
 class StoreAway(OSError):
     """Staging or the blob store can't be reached: what is in it can't be said."""
 

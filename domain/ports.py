@@ -118,10 +118,16 @@ class EventLog(Protocol):
         """The position of the newest event; 0 while there is none."""
 
     def read(self, after: int, limit: int) -> Sequence[LoggedEvent]:
-        """Up to `limit` events behind position `after`, in order. Raises `NewerData`."""
+        """Up to `limit` events behind position `after`, in order, as far as they can be read.
+
+        Raises `NewerData` or `UnreadableEvent` where that is not even one.
+        """
 
     def history(self, originator_id: str, upto: int | None = None) -> Sequence[LoggedEvent]:
-        """The events of one aggregate, up to a position, in order. Raises `NewerData`."""
+        """The events of one aggregate, up to a position, in order.
+
+        Raises `NewerData`, `UnreadableEvent`.
+        """
 
     def position_at(self, moment: datetime) -> int:
         """The last position that was appended before a moment; 0 if there is none."""

@@ -35,6 +35,7 @@ from entrypoints.logs import log_to_stderr
 from entrypoints.metrics import serve_metrics
 from entrypoints.prefork import listen_on, run_children, stop_with_parent
 from entrypoints.process import Process
+from entrypoints.replay import add_replay
 from entrypoints.roles import add_roles
 from entrypoints.setting_values import AuthorizationBy, SettingError
 from entrypoints.settings import Settings
@@ -44,7 +45,6 @@ from entrypoints.tools import (
     print_api,
     print_contract,
     print_token,
-    replay,
 )
 from entrypoints.wiring import Wiring
 
@@ -181,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_processes(commands)
     with_data = (
         *add_dead(commands), *add_apps(commands), *add_roles(commands), add_check(commands),
+        add_replay(commands),
     )  # fmt: skip
     for parser_of_data in with_data:
         _add_data_dir(parser_of_data)
@@ -228,20 +229,6 @@ def _parser() -> argparse.ArgumentParser:
     forgetting.add_argument("user", nargs="+", metavar="USER", help="the user's guid")
     forgetting.set_defaults(run=forget)
 
-    replaying = commands.add_parser(
-        "replay",
-        help="drop read models and build them again from the log",
-        description="Drops read models and builds them again from the log, in one "
-        "transaction: readers see the old rows until the new ones are there. A service that "
-        "runs meanwhile answers reads; its writes wait, and are refused (503) if it takes long.",
-    )
-    _add_data_dir(replaying)
-    replaying.add_argument(
-        "projection",
-        nargs="*",
-        help="packages, work, droplets, directory, roles; all of them if none is named",
-    )
-    replaying.set_defaults(run=replay)
     return parser
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import Any
 
 import orjson
-from tqdm import tqdm
 
 from adapters.bus import asyncapi
 from adapters.http import openapi
@@ -86,35 +85,3 @@ def forget(settings: Settings, options: argparse.Namespace) -> int:
     for user in dict.fromkeys(options.user):
         print(f"forgot the address of {user}" if user in had else f"no address is kept of {user}")
     return 0
-
-
-def replay(settings: Settings, options: argparse.Namespace) -> int:
-    if settings.sqlite_file is not None and not settings.sqlite_file.exists():
-        print(f"packtrail: there is no log at {settings.sqlite_file}", file=sys.stderr)
-        return 1
-    store = open_work_store(settings)
-    try:
-        store.migrate()
-        projector = store.projector()
-        known = projector.names
-        unknown = [name for name in options.projection if name not in known]
-        if unknown:
-            print(
-                f"packtrail: there is no projection {unknown[0]!r}, only {', '.join(known)}",
-                file=sys.stderr,
-            )
-            return 2
-        names = options.projection or known
-        with tqdm(
-            total=store.log.head(), unit=" events", file=sys.stderr, disable=None
-        ) as progress:
-            projector.rebuild(names, lambda position: _advance(progress, position))
-            events = int(progress.n)
-        print(f"rebuilt {', '.join(names)} up to position {events or store.log.head()}")
-    finally:
-        store.close()
-    return 0
-
-
-def _advance(progress: tqdm[NoReturn], position: int) -> None:
-    progress.update(position - progress.n)

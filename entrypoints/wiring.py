@@ -29,6 +29,7 @@ from adapters.http.app import create_app
 from adapters.http.authentication import Authenticator
 from adapters.http.exchange import ReadModels
 from adapters.http.freshness import Freshness
+from adapters.http.health import Degraded
 from adapters.http.health import Part as ReadyPart
 from adapters.http.server.listening import listen
 from adapters.http.server.server import Server
@@ -62,13 +63,14 @@ from domain.processing import Processing
 from entrypoints.builder import builder_beside
 from entrypoints.keys import make_keys
 from entrypoints.process import Both, Consumers, Process
+from entrypoints.replays import Replays
 from entrypoints.setting_values import MEMORY, AuthorizationBy, SettingError
 from entrypoints.settings import Settings
 from projections.directory import DirectoryReadModel
 from projections.droplets import DropletReadModel
 from projections.engine import Projector
 from projections.packages import PackageReadModel
-from projections.positions import versions_of
+from projections.positions import standings, troubles, versions_of
 from projections.progress import Progress, StoredProgress
 from projections.roles import RoleReadModel
 from projections.unfinished import Step, WorkReadModel
@@ -268,9 +270,15 @@ class Wiring:
         return Led(name, AdvisoryLock(self._settings.event_store, key), make)
 
     def _projectors(self) -> list[Part]:
+        def make() -> Part:
+            return Both(self._work.projector(), self._replays())
+
         if self._projector is not None:
-            return [self._projector]
-        return [self._led("projector", PROJECTOR_LOCK, self._work.projector)]
+            return [self._projector, self._replays()]
+        return [self._led("projector", PROJECTOR_LOCK, make)]
+
+    def _replays(self) -> Part:
+        return Replays(self._work.builder(), ["--data-dir", str(self._settings.data_dir)])
 
     def _relays(self) -> list[Part]:
         store = self._work
@@ -437,6 +445,12 @@ class Wiring:
             if self._policies_failed():
                 raise RuntimeError("what follows from the last events could not be done")
 
+        def projections_go_on() -> None:
+            with store.reader.connect() as connection:
+                found = troubles(standings(connection))
+            if found:
+                raise Degraded("; ".join(found))
+
         here = {
             "broker": ReadyPart(broker, essential=False),
             "policies": ReadyPart(policies, essential=False),
@@ -446,6 +460,7 @@ class Wiring:
         return {
             "event_store": ReadyPart(event_store, essential=True),
             "read_models": ReadyPart(freshness.require, essential=True),
+            "projections": ReadyPart(projections_go_on, essential=False),
             "staging": ReadyPart(
                 self._staging.check, essential=isinstance(self._staging, LocalStaging)
             ),

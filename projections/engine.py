@@ -1,25 +1,41 @@
-"""Feeds read models from the log, and rebuilds them.
+"""Feeds read models from the log.
 
 The rows of a read model and the position that they stand for are written in one
-transaction: what a reader sees is always the log up to some position, whole.
+transaction: what a reader sees is always the log up to some position, whole. A read model that
+meets an event that it can't digest stops before it; the others go on.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Protocol
 
-from sqlalchemy import Connection, Engine, Table, delete, inspect
+from sqlalchemy import Connection, Engine, Table, inspect
 
+from domain.errors import UnreadableEvent
 from domain.ports import EventLog, LoggedEvent
-from projections.positions import Position, Standing, lowest, place, standings, versions_of
+from projections import positions
+from projections.digestion import apply_one_by_one, is_of_the_event
+from projections.positions import (
+    FOR_EVER,
+    Position,
+    Standing,
+    Stop,
+    lowest,
+    place,
+    standings,
+    versions_of,
+)
 
 BATCH = 500  # events applied in one transaction
 PATIENCE = 1.0  # seconds between looks at the log when nothing wakes the projector
 MAX_DELAY = 1.0  # seconds between tries while the log can't be read or applied
+AGAIN = 60.0  # seconds between tries of an event that can't be digested
 logger = logging.getLogger("packtrail.projector")
 
 
@@ -27,7 +43,7 @@ class Projection(Protocol):
     """One read model: tables, and how events change their rows.
 
     `version` changes whenever the same events would give other rows; a read model of
-    another version is dropped and built anew.
+    another version is built anew.
     """
 
     name: str
@@ -35,6 +51,10 @@ class Projection(Protocol):
     tables: Sequence[Table]
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None: ...
+
+
+class _Indigestible(Exception):
+    """A projection has failed for what an event is."""
 
 
 class Projector:
@@ -78,21 +98,22 @@ class Projector:
     def prepare(self) -> None:
         """Makes the read models that are not there; empties those that are not of this log.
 
-        That is what an older version built, and what stands in another history.
+        One that an older version built is read, and followed, until a new one is built beside it
+        (by a `Builder`); unless it lacks what this version reads, and is emptied too. One that
+        had stopped before an event goes on, or stops again.
 
         Raises `NewerData` for one that a newer version built.
         """
         with self._transaction() as connection:
             found = standings(connection, for_update=True)
             lowest(found, self._versions)
-            has_table = inspect(connection).has_table
             for projection in self._projections:
                 name = projection.name
+                positions.go_on(connection, name)
                 standing = found.get(name)
-                if standing is None or standing.version != projection.version:
-                    self._empty(connection, projection)
-                elif not all(has_table(table.name) for table in projection.tables):
-                    logger.warning("a table of read model %s is gone: it is built anew", name)
+                if standing is None or not _has_columns(connection, projection):
+                    if standing is not None:
+                        logger.warning("what read model %s needs is not there: it is emptied", name)
                     self._empty(connection, projection)
                 elif not standing.at.is_in(self._log):
                     logger.warning(
@@ -102,35 +123,14 @@ class Projector:
                         standing.at.position,
                     )
                     self._empty(connection, projection)
+                elif not standing.serves(projection.version):
+                    positions.begin_build(connection, name, projection.version)
+                    logger.info("a new read model is to be built", extra={"part": name})
 
     def catch_up(self, progress: Callable[[int], None] = lambda position: None) -> None:
         """Applies all there is in the log now, telling `progress` each position reached."""
         while self._step():
             progress(self._position)
-
-    def rebuild(
-        self,
-        names: Sequence[str],
-        progress: Callable[[int], None] = lambda position: None,
-    ) -> None:
-        """Drops the named read models and builds them again, in one transaction.
-
-        Readers see the old rows until the new ones are all there; a crash leaves the old.
-        """
-        chosen = [projection for projection in self._projections if projection.name in names]
-        with self._transaction() as connection:
-            lowest(standings(connection, for_update=True), self._versions)
-            for projection in chosen:
-                for table in projection.tables:
-                    connection.execute(delete(table))
-            at = Position()
-            while events := self._log.read(at.position, BATCH):
-                for projection in chosen:
-                    projection.apply(connection, events)
-                at = Position.of(events[-1])
-                progress(at.position)
-            for projection in chosen:
-                self._place(connection, projection, at)
 
     def wait_for(self, position: int, timeout: float) -> bool:
         """Whether the read models have `position`, within `timeout` seconds."""
@@ -153,9 +153,12 @@ class Projector:
         return not self._thread.is_alive()
 
     def _follow(self) -> None:
-        failures = 0
+        failures, tried = 0, time.monotonic()
         while not self._stopping.is_set():
             try:
+                if time.monotonic() - tried > AGAIN:
+                    self._try_stopped()
+                    tried = time.monotonic()
                 if not self._step():
                     self._log.wait(self._position, PATIENCE)
                 failures = 0
@@ -169,8 +172,14 @@ class Projector:
 
     def _step(self) -> bool:
         """Applies the next batch; whether there was one."""
+        try:
+            return self._step_all()
+        except (_Indigestible, UnreadableEvent):
+            return self._step_one_by_one()
+
+    def _step_all(self) -> bool:
         events: Sequence[LoggedEvent] = []
-        if self._position:  # known: nothing to ask the database first
+        if 0 < self._position < FOR_EVER:  # known: nothing to ask the database first
             events = self._log.read(self._position, BATCH)
             if not events:
                 return False
@@ -180,31 +189,117 @@ class Projector:
             if not events or events[0].position <= start or start < self._position:
                 events = self._log.read(start, BATCH)
             for projection in self._projections:
-                reached = found[projection.name].at.position
-                fresh = [e for e in events if e.position > reached]
+                standing = found[projection.name]
+                fresh = _fresh(standing, events)
                 if fresh:
-                    projection.apply(connection, fresh)
-                    self._place(connection, projection, Position.of(fresh[-1]))
+                    try:
+                        projection.apply(connection, fresh)
+                    except Exception as error:
+                        if is_of_the_event(error):
+                            raise _Indigestible from error
+                        raise
+                    place(connection, projection.name, standing.version, Position.of(fresh[-1]))
             if events:
                 self._announce(connection, events[-1].position)
         self._advance(events[-1].position if events else start)
         return bool(events)
+
+    def _step_one_by_one(self) -> bool:
+        """Takes a step in which some read models stop before an event, and the others do not."""
+        with self._transaction() as connection:
+            found = standings(connection, for_update=True)
+            start = lowest(found, self._versions)
+            unreadable: Stop | None = None
+            events: Sequence[LoggedEvent] = []
+            try:
+                events = self._log.read(start, BATCH)
+            except UnreadableEvent as error:
+                unreadable = Stop(Position(error.position, error.event_id), error.reason)
+            for projection in self._projections:
+                standing = found[projection.name]
+                if standing.stop is None:
+                    stop = unreadable or self._digest(connection, projection, standing, events)
+                    if stop is not None:
+                        positions.stop(connection, projection.name, stop)
+                        _tell(projection.name, stop)
+            start = lowest(standings(connection), self._versions)
+            self._announce(connection, start)
+        self._advance(start)
+        return True
+
+    def _digest(
+        self,
+        connection: Connection,
+        projection: Projection,
+        standing: Standing,
+        events: Sequence[LoggedEvent],
+    ) -> Stop | None:
+        """Applies what is new up to an event that can't be digested, which it returns."""
+        fresh = _fresh(standing, events)
+        count, stop = apply_one_by_one(connection, projection.apply, fresh)
+        if count:
+            at = Position.of(fresh[count - 1])
+            place(connection, projection.name, standing.version, at)
+        return stop
+
+    def _try_stopped(self) -> None:
+        """Lets read models that have stopped go on, if they can by now."""
+        with self._transaction() as connection:
+            found = standings(connection, for_update=True)
+            for projection in self._projections:
+                standing = found[projection.name]
+                if standing.stop is None:
+                    continue
+                try:
+                    events = self._log.read(standing.at.position, 1)
+                except UnreadableEvent:
+                    _tell(projection.name, standing.stop)
+                    continue
+                going = replace(standing, stop=None)
+                stop = self._digest(connection, projection, going, events)
+                if stop is None:
+                    positions.go_on(connection, projection.name)
+                else:
+                    _tell(projection.name, stop)
+            start = lowest(standings(connection), self._versions)
+        self._advance(start)
 
     def _advance(self, position: int) -> None:
         with self._advanced:
             self._position = position
             self._advanced.notify_all()
 
-    def _place(self, connection: Connection, projection: Projection, at: Position) -> None:
-        place(connection, projection.name, Standing(projection.version, at))
-
     def _empty(self, connection: Connection, projection: Projection) -> None:
         for table in projection.tables:  # another version may have other columns
             table.drop(connection, checkfirst=True)
             table.create(connection)
-        self._place(connection, projection, Position())
+        place(connection, projection.name, projection.version, Position())
+        positions.end_build(connection, projection.name)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with self._writing, self._engine.begin() as connection:
             yield connection
+
+
+def _fresh(standing: Standing, events: Sequence[LoggedEvent]) -> list[LoggedEvent]:
+    """Those that a read model does not have yet; none for one that has stopped."""
+    if standing.stop is not None:
+        return []
+    reached = standing.at.position
+    return [logged for logged in events if logged.position > reached]
+
+
+def _has_columns(connection: Connection, projection: Projection) -> bool:
+    """Whether the tables are there, with all columns that this version reads."""
+    looking = inspect(connection)
+    return all(
+        looking.has_table(table.name)
+        and {column["name"] for column in looking.get_columns(table.name)}
+        >= {column.name for column in table.columns}
+        for table in projection.tables
+    )
+
+
+def _tell(name: str, stop: Stop) -> None:
+    logger.error("read model %s stays as it is: it can't digest %s", name, stop)

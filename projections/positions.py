@@ -1,7 +1,12 @@
-"""Where each read model stands in the log: written with its rows, so that it is never wrong."""
+"""Where each read model stands in the log: written with its rows, so that it is never wrong.
+
+Beside that: which of them are being built anew, and which have met an event that they can't
+digest.
+"""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    delete,
     insert,
     select,
     update,
@@ -20,6 +26,9 @@ from sqlalchemy import (
 
 from domain.errors import NewerData
 from domain.ports import EventLog, LoggedEvent
+
+TOKEN_LENGTH = 8
+FOR_EVER = 2**63 - 1  # a position that no log reaches
 
 metadata = MetaData()
 positions = Table(
@@ -29,6 +38,24 @@ positions = Table(
     Column("version", Integer, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("event_id", Text),  # of the event at that position: of which history it is
+)
+builds = Table(
+    "projection_builds",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("token", Text, nullable=False),  # what its tables are named with
+    Column("position", BigInteger, nullable=False),
+    Column("event_id", Text),
+    Column("problem", Text),  # the event that it can't digest, and why
+)
+stops = Table(
+    "projection_stops",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),  # of the event that it can't digest
+    Column("event_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
 )
 
 
@@ -56,52 +83,140 @@ class Position:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """The event that a read model stopped before, since it can't digest it, and why."""
+
+    at: Position
+    reason: str
+
+    def __str__(self) -> str:
+        return f"event {self.at.event_id} at position {self.at.position}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Standing:
-    """How far a read model is, and by which version of its projection it was built."""
+    """How far a read model is, and by which version of its projection it was built.
+
+    `building` is the version that is built beside it, if one is, and `problem` what holds
+    that up; `stop` is what it has stopped before itself.
+    """
 
     version: int
     at: Position
+    building: int | None = None
+    problem: str | None = None
+    stop: Stop | None = None
+
+    def serves(self, version: int) -> bool:
+        """Whether a program that knows `version` reads it: its own, or until its own is built."""
+        return version in (self.version, self.building)
 
 
 def standings(connection: Connection, *, for_update: bool = False) -> dict[str, Standing]:
     """Where every read model stands. `for_update` keeps others from writing until the commit."""
-    query = select(positions).order_by(positions.c.name)
+    beside = builds.c
+    query = (
+        select(
+            positions,
+            *(beside[name].label(f"build_{name}") for name in ("version", "problem")),
+            *(stops.c[name].label(f"stop_{name}") for name in ("position", "event_id", "reason")),
+        )
+        .select_from(
+            positions.outerjoin(builds, beside.name == positions.c.name).outerjoin(
+                stops, stops.c.name == positions.c.name
+            )
+        )
+        .order_by(positions.c.name)
+    )
     if for_update:
-        query = query.with_for_update()
+        query = query.with_for_update(of=positions)
     return {
-        row.name: Standing(row.version, Position(row.position, row.event_id))
+        row.name: Standing(
+            row.version,
+            Position(row.position, row.event_id),
+            row.build_version,
+            row.build_problem,
+            None
+            if row.stop_position is None
+            else Stop(Position(row.stop_position, row.stop_event_id), row.stop_reason),
+        )
         for row in connection.execute(query)
     }
 
 
-def lowest(found: Mapping[str, Standing], versions: Mapping[str, int]) -> int:
-    """The position that every read model has. Raises `NewerData`.
+def troubles(found: Mapping[str, Standing]) -> list[str]:
+    """What holds up read models, a sentence each, without what the events say."""
+    told = []
+    for name, standing in found.items():
+        if standing.stop is not None:
+            at = standing.stop.at
+            told.append(f"{name} stays before event {at.event_id} at position {at.position}")
+        if standing.problem is not None:
+            told.append(f"{name} is not built anew: {standing.problem.partition(':')[0]}")
+    return told
 
-    A read model that was not built yet, or by an older version, has nothing.
+
+def lowest(found: Mapping[str, Standing], versions: Mapping[str, int]) -> int:
+    """The position that every read model has that goes on. Raises `NewerData`.
+
+    A read model that was not built yet, or by an older version, has nothing. One that has
+    stopped is read as it is: nobody waits for it.
     """
-    lowest_position = None
+    lowest_position = FOR_EVER
     for name, version in versions.items():
         standing = found.get(name)
-        if standing is not None and standing.version > version:
-            raise NewerData(
-                f"read model {name!r} was built by version {standing.version} of its projection, "
-                f"and this program knows {version}: upgrade it"
-            )
-        current = standing is not None and standing.version == version
-        position = standing.at.position if standing is not None and current else 0
-        lowest_position = position if lowest_position is None else min(lowest_position, position)
-    return lowest_position or 0
+        if standing is None:
+            return 0
+        require_known(name, standing, version)
+        if not standing.serves(version):
+            return 0
+        if standing.stop is None:
+            lowest_position = min(lowest_position, standing.at.position)
+    return lowest_position
 
 
-def place(connection: Connection, name: str, standing: Standing) -> None:
-    values = {
-        "version": standing.version,
-        "position": standing.at.position,
-        "event_id": standing.at.event_id,
-    }
+def require_known(name: str, standing: Standing | None, version: int) -> None:
+    """Raises `NewerData` for a read model that a newer version of the projection built."""
+    if standing is not None and standing.version > version:
+        raise NewerData(
+            f"read model {name!r} was built by version {standing.version} of its projection, "
+            f"and this program knows {version}: upgrade it"
+        )
+
+
+def place(connection: Connection, name: str, version: int, at: Position) -> None:
+    values = {"version": version, "position": at.position, "event_id": at.event_id}
     done = connection.execute(update(positions).where(positions.c.name == name).values(values))
     if not done.rowcount:
         connection.execute(insert(positions).values(name=name, **values))
+
+
+def begin_build(connection: Connection, name: str, version: int) -> str:
+    """Keeps that a read model is to be built; returns what its tables are named with."""
+    token = secrets.token_hex(TOKEN_LENGTH // 2)
+    connection.execute(delete(builds).where(builds.c.name == name))
+    connection.execute(insert(builds).values(name=name, version=version, token=token, position=0))
+    return token
+
+
+def end_build(connection: Connection, name: str) -> None:
+    connection.execute(delete(builds).where(builds.c.name == name))
+
+
+def stop(connection: Connection, name: str, before: Stop) -> None:
+    """Keeps that a read model has stopped before an event."""
+    go_on(connection, name)
+    at = before.at
+    connection.execute(
+        insert(stops).values(
+            name=name, position=at.position, event_id=at.event_id, reason=before.reason
+        )
+    )
+
+
+def go_on(connection: Connection, name: str) -> None:
+    """Keeps that it has not, or not any more."""
+    connection.execute(delete(stops).where(stops.c.name == name))
 
 
 def versions_of(projections: Iterable[object]) -> dict[str, int]:

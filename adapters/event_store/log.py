@@ -8,6 +8,7 @@ from typing import Protocol
 
 from adapters.event_store.chain import Record
 from adapters.event_store.transcoding import EventMapper
+from domain.errors import NewerData, UnreadableEvent
 from domain.ports import LoggedEvent
 from projections.rows import microseconds
 
@@ -45,7 +46,14 @@ class RecordedLog:
         return self._recorder.max_notification_id() or 0
 
     def read(self, after: int, limit: int) -> list[LoggedEvent]:
-        return self._logged(self._recorder.events(after, limit))
+        found: list[LoggedEvent] = []
+        try:
+            for stored in self._recorder.events(after, limit):
+                found.append(self._event(stored))
+        except (NewerData, UnreadableEvent):
+            if not found:
+                raise
+        return found
 
     def records(self, after: int, limit: int) -> Sequence[Record]:
         """Up to `limit` events behind position `after` as they are stored, in order."""
@@ -55,7 +63,7 @@ class RecordedLog:
         if "\0" in originator_id:  # PostgreSQL can't even be asked
             return []
         last = LAST_POSITION if upto is None else upto
-        return self._logged(self._recorder.history(originator_id, last))
+        return [self._event(stored) for stored in self._recorder.history(originator_id, last)]
 
     def position_at(self, moment: datetime) -> int:
         """By halving: times never go back from one position to the next."""
@@ -79,9 +87,10 @@ class RecordedLog:
     def wake(self) -> None:
         self._recorder.wake()
 
-    def _logged(self, stored: Sequence[Stored]) -> list[LoggedEvent]:
-        event_of = self._event_of
-        return [
-            LoggedEvent(position, event_of(originator_id, version, topic, state))
-            for position, originator_id, version, topic, state in stored
-        ]
+    def _event(self, stored: Stored) -> LoggedEvent:
+        position, originator_id, version, topic, state = stored
+        try:
+            return LoggedEvent(position, self._event_of(originator_id, version, topic, state))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            event_id = f"{originator_id.partition(':')[2]}/{version}"
+            raise UnreadableEvent(position, event_id, f"{type(error).__name__}: {error}") from error

@@ -12,6 +12,10 @@ from adapters.http.exchange import answer_json
 from adapters.metrics import CONTENT_TYPE, Metrics
 
 
+class Degraded(Exception):
+    """A part does not do all it should; the message is for everybody."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A part that the process depends on. `check` raises what is wrong with it.
@@ -82,7 +86,8 @@ class Ready:
             try:
                 part.check()
             except Exception as error:  # noqa: BLE001 - whatever is wrong, it is the answer
-                parts[name] = {"status": "degraded", "reason": type(error).__name__}
+                told = str(error) if isinstance(error, Degraded) else type(error).__name__
+                parts[name] = {"status": "degraded", "reason": told}
                 able = able and not part.essential
             else:
                 parts[name] = {"status": "ok"}

@@ -286,7 +286,7 @@ def test_a_rebuild_gives_the_same_rows(
         for table in tables:
             connection.execute(table.delete())
     assert rows() == [[], [], []]
-    store.projector.rebuild(["directory"])
+    store.rebuild("directory")
     assert rows() == before
     assert app_of(store, model, "app-3").name == "drei"
 

@@ -339,5 +339,5 @@ def test_a_rebuild_gives_the_same_rows(store: LocalStore, model: DropletReadMode
     with store.writing, store.writer.begin() as connection:
         connection.execute(droplets.delete())
     assert rows() == []
-    store.projector.rebuild(["droplets"])
+    store.rebuild("droplets")
     assert rows() == before

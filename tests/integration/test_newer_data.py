@@ -98,7 +98,7 @@ def test_a_newer_read_model_is_neither_read_nor_changed(store: Store) -> None:
     for use in (
         projector.catch_up,
         store.projector,
-        lambda: projector.rebuild(["packages"]),
+        lambda: store.builder().build(["packages"]),
         lambda: progress.position,
     ):
         with pytest.raises(NewerData, match=r"version 99.*upgrade it"):
@@ -116,15 +116,24 @@ def test_a_newer_schema_is_not_touched(store: Store) -> None:
 
 
 def test_an_older_read_model_is_built_anew(store: Store) -> None:
-    """By the first projector of the newer program; the log is what it was."""
+    """The first projector of the newer program asks for it, and follows the old one until then."""
     store.projector().catch_up()
     guid = create(store)
     with store.writer.begin() as connection:
         connection.execute(update(positions).values(version=0))
+    progress = StoredProgress(store.reader, versions_of(projections()), NoNotices())
+    assert progress.position == 0, "nobody has said yet that it is built"
+    assert store.builder().begun() == []
     projector = store.projector()
+    assert store.builder().begun() == projector.names
     projector.catch_up()
+    assert progress.position == 1
+    store.builder().build(store.builder().begun())
     with store.reader.connect() as connection:
         assert [row.guid for row in connection.execute(select(packages))] == [guid]
+        found = connection.execute(select(positions.c.name, positions.c.version))
+        assert {row.name: row.version for row in found} == versions_of(projections())
+    assert store.builder().begun() == []
 
 
 @pytest.mark.parametrize("position", [1, 1000], ids=["another event", "beyond the log"])
@@ -146,7 +155,14 @@ def test_a_read_model_of_another_history_is_built_anew(
 def test_processes_that_start_at_once_do_not_collide(store: Store) -> None:
     """All of them migrate, and one of them does it."""
     with store.writer.begin() as connection:
-        for table in ("packtrail_schema", "events", "projection_positions", "relay_positions"):
+        for table in (
+            "packtrail_schema",
+            "events",
+            "projection_positions",
+            "relay_positions",
+            "projection_builds",
+            "projection_stops",
+        ):
             connection.exec_driver_sql(f"DROP TABLE {table}")
     with ThreadPoolExecutor(4) as pool:
         steps = list(pool.map(lambda _: store.migrate(), range(4)))

@@ -316,10 +316,10 @@ def test_a_rebuild_of_the_read_models_changes_nothing(bench: Bench) -> None:
     much(bench)
     head = bench.settle(policies)
     for _ in range(3):
-        bench.store.projector.rebuild(bench.store.projector.names)
+        bench.store.rebuild()
     bench.kept.forget()
     again = bench.run(FEW)
-    bench.store.projector.rebuild(bench.store.projector.names)
+    bench.store.rebuild()
     assert bench.settle(again) == bench.settle(policies) == head
     again.stop(10)
     old, new = bench.ready("app-5"), bench.ready("app-5")

@@ -124,6 +124,11 @@ class LocalStore:
             WorkReadModel(store.reader),
         )  # fmt: skip
 
+    def rebuild(self, *names: str) -> int:
+        """Builds read models anew, all if none is named, as `packtrail replay` does."""
+        builder = self.store.builder()
+        return builder.build(names or builder.names)
+
     @property
     def log(self) -> RecordedLog:
         return self.store.log

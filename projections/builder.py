@@ -1,0 +1,400 @@
+"""Builds read models anew beside those that are read, and puts them in their place.
+
+The new one's tables have names of their own until it has all that the log has. Then it takes
+the old one's names in one transaction: readers have the old or the new, whole. How far a build
+has come is written with its rows, so that whoever comes after a crash goes on with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, Index, Table, inspect, select, update
+from sqlalchemy.schema import CreateTable
+
+from domain.errors import NewerData, UnreadableEvent
+from domain.ports import EventLog, LoggedEvent
+from projections.digestion import apply_one_by_one, is_of_the_event, reason_of
+from projections.engine import Projection
+from projections.positions import (
+    TOKEN_LENGTH,
+    Position,
+    Stop,
+    begin_build,
+    builds,
+    end_build,
+    go_on,
+    place,
+    require_known,
+    standings,
+)
+
+LONG = 5_000  # events of one batch
+ROUNDS = 10  # batches applied in one transaction, while nobody else writes
+SHORT = 1_000  # events of one transaction while somebody does, who waits for the database file
+INDEXED = 2_000_000  # the position from which on indexes are there; they are made at once before
+CACHE = 32_768  # KiB of pages that SQLite keeps
+NEAR = 200  # events from the log's head at which the switch is made
+ROWS = 2_000  # rows of an old table that are removed in one transaction
+PATIENCE = 60.0  # seconds for which it is tried again while the database does not work
+MAX_DELAY = 1.0  # seconds between tries
+LOCK_TIMEOUT = 200  # milliseconds for PostgreSQL's lock on a table that is replaced
+P = ParamSpec("P")
+T = TypeVar("T")
+logger = logging.getLogger("packtrail.replay")
+
+
+class _LogAway(OSError):
+    """The log can't be read just now."""
+
+
+class BuildTaken(Exception):
+    """Another process builds the same read model."""
+
+
+class Indigestible(Exception):
+    """A projection can't digest an event: the old read model goes on being read."""
+
+    def __init__(self, name: str, stop: Stop) -> None:
+        super().__init__(f"read model {name} can't be built: {stop}")
+        self.name = name
+        self.stop = stop
+
+
+class _Somewhere(Exception):
+    """There is an event in a transaction's batches that can't be digested."""
+
+
+class _Choked(Exception):
+    """A build can't digest one of a batch of events."""
+
+    def __init__(self, build: _Build) -> None:
+        super().__init__(build.name)
+        self.build = build
+
+
+@dataclass(frozen=True)
+class _Build:
+    """A read model that is being built, and how far it is."""
+
+    projection: Projection
+    token: str
+    at: Position
+
+    @property
+    def name(self) -> str:
+        return self.projection.name
+
+
+class Builder:
+    """Builds in this thread; the read models that are read may be followed meanwhile.
+
+    `make` gives all projections, on tables whose names end with a suffix. `writing` and
+    `announce` are as the `Projector` has them.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        engine: Engine,
+        make: Callable[[str], Sequence[Projection]],
+        writing: AbstractContextManager[object] | None = None,
+        announce: Callable[[Connection, int], None] = lambda connection, position: None,
+    ) -> None:
+        self._log = log
+        self._engine = engine
+        self._projections = {projection.name: projection for projection in make("")}
+        self._make = make
+        self._writing = writing or nullcontext()
+        self._announce = announce
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._projections)
+
+    def begun(self) -> list[str]:
+        """What somebody has begun to build, for this version, and not put in its place."""
+        with self._transaction() as connection:
+            rows = connection.execute(select(builds.c.name, builds.c.version))
+            found = {row.name: row.version for row in rows}
+        return [
+            name for name, known in self._projections.items() if found.get(name) == known.version
+        ]
+
+    def build(
+        self, names: Sequence[str], progress: Callable[[int], None] = lambda position: None
+    ) -> int:
+        """Builds read models, or goes on with that, and puts them in their place.
+
+        Tells `progress` each position reached; returns the last. Raises `BuildTaken`,
+        `Indigestible`, `NewerData`.
+        """
+        with self._transaction() as connection:
+            building = [self._begin(connection, name) for name in names]
+        head, near, most, indexed = self._log.head(), NEAR, ROUNDS, False
+        batch, rounds = LONG, most
+        while True:
+            at = _lowest(building)
+            progress(at)
+            events = self._first(at, batch, building)
+            if not indexed and (at > INDEXED or len(events) < near):
+                self._make_indexes(building)
+                indexed = True
+                continue  # that took a while, in which more may have been written
+            try:
+                if len(events) < near:
+                    position = self._persistently(self._switch, building)
+                    break
+                building = self._persistently(self._advance, building, events, rounds)
+            except _Somewhere:  # so it is looked for, batch by batch
+                near, most = 1, 1
+            seen, head = head, self._log.head()
+            batch, rounds = (LONG, most) if head == seen else (SHORT, 1)
+        progress(position)
+        self.clear_away()
+        return position
+
+    def _begin(self, connection: Connection, name: str) -> _Build:
+        """Goes on where somebody has stopped, if what there is can be used."""
+        known = self._projections[name]
+        require_known(name, standings(connection, for_update=True).get(name), known.version)
+        found = connection.execute(select(builds).where(builds.c.name == name)).first()
+        if found is not None:
+            projection = self._beside(name, found.token)
+            at = Position(found.position, found.event_id)
+            has_table = inspect(connection).has_table
+            if (
+                found.version == known.version
+                and all(has_table(table.name) for table in projection.tables)
+                and at.is_in(self._log)
+            ):
+                return _Build(projection, found.token, at)
+            for table in projection.tables:
+                table.drop(connection, checkfirst=True)
+        token = begin_build(connection, name, known.version)
+        projection = self._beside(name, token)
+        for table in projection.tables:
+            _create(connection, table)
+        return _Build(projection, token, Position())
+
+    def _beside(self, name: str, token: str) -> Projection:
+        return next(found for found in self._make(f"_{token}") if found.name == name)
+
+    def _first(self, after: int, limit: int, building: Sequence[_Build]) -> Sequence[LoggedEvent]:
+        """The next events. Raises `Indigestible` where they can't be read."""
+        try:
+            return self._persistently(self._read, after, limit)
+        except UnreadableEvent as error:
+            stop = Stop(Position(error.position, error.event_id), error.reason)
+            raise self._refusal(building, stop) from error
+
+    def _read(self, after: int, limit: int) -> Sequence[LoggedEvent]:
+        try:
+            return self._log.read(after, limit)
+        except (NewerData, UnreadableEvent):
+            raise
+        except Exception as error:
+            raise _LogAway from error
+
+    def _advance(
+        self, building: Sequence[_Build], events: Sequence[LoggedEvent], rounds: int
+    ) -> list[_Build]:
+        """Applies events, and more of them for up to so many rounds, in one transaction."""
+        advanced = list(building)
+        try:
+            with self._transaction() as connection:
+                if connection.dialect.name == "sqlite":
+                    connection.exec_driver_sql(f"PRAGMA cache_size = -{CACHE}")
+                for number in range(rounds):
+                    if number:
+                        try:
+                            events = self._read(_lowest(advanced), LONG)
+                        except (NewerData, UnreadableEvent):
+                            break  # is told when it comes first
+                    if not events:
+                        break
+                    advanced = self._apply(connection, advanced, events)
+        except _Choked as error:
+            if rounds > 1:
+                raise _Somewhere from error
+            stop = self._find(error.build, events)
+            if stop is None:
+                raise
+            raise self._refusal([error.build], stop) from error.__cause__
+        return advanced
+
+    def _apply(
+        self, connection: Connection, building: Sequence[_Build], events: Sequence[LoggedEvent]
+    ) -> list[_Build]:
+        """Raises `BuildTaken`, `_Choked`."""
+        advanced = []
+        for build in building:
+            fresh = _fresh(build, events)
+            if not fresh:
+                advanced.append(build)
+                continue
+            at = Position.of(fresh[-1])
+            as_we_left_it = update(builds).where(
+                builds.c.name == build.name,
+                builds.c.token == build.token,
+                builds.c.position == build.at.position,
+            )
+            values = {"position": at.position, "event_id": at.event_id, "problem": None}
+            if not connection.execute(as_we_left_it.values(values)).rowcount:
+                raise BuildTaken(
+                    f"another process builds read model {build.name}, or has put it in its place"
+                )
+            try:
+                build.projection.apply(connection, fresh)
+            except Exception as error:
+                if is_of_the_event(error):
+                    raise _Choked(build) from error
+                raise
+            advanced.append(replace(build, at=at))
+        return advanced
+
+    def _find(self, build: _Build, events: Sequence[LoggedEvent]) -> Stop | None:
+        """The event that can't be digested, found by applying one by one; nothing is changed."""
+        with self._writing, self._engine.connect() as connection, connection.begin() as transaction:
+            _, stop = apply_one_by_one(connection, build.projection.apply, _fresh(build, events))
+            transaction.rollback()
+        return stop
+
+    def _refusal(self, building: Sequence[_Build], stop: Stop) -> Indigestible:
+        """Keeps what holds the builds up, for whoever looks at their standings."""
+        with self._transaction() as connection:
+            for build in building:
+                connection.execute(
+                    update(builds).where(builds.c.name == build.name).values(problem=str(stop))
+                )
+        return Indigestible(", ".join(build.name for build in building), stop)
+
+    def _make_indexes(self, building: Sequence[_Build]) -> None:
+        """One by one: each takes a moment in which (on SQLite) nobody else writes."""
+        for build in building:
+            for table in build.projection.tables:
+                for index in table.indexes:
+                    self._persistently(self._make_index, index)
+                if self._engine.dialect.name == "postgresql":
+                    with self._transaction() as connection:
+                        connection.exec_driver_sql(f"ANALYZE {table.name}")
+
+    def _make_index(self, index: Index) -> None:
+        with self._transaction() as connection:
+            index.create(connection, checkfirst=True)
+
+    def _switch(self, building: Sequence[_Build]) -> int:
+        """Applies the last events and renames the tables, while nobody else moves read models."""
+        with self._transaction() as connection:
+            if connection.dialect.name == "postgresql":  # readers wait behind us for the tables
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}")
+            found = standings(connection, for_update=True)
+            finished = list(building)
+            while True:  # at least up to where the old ones are, which go no further meanwhile
+                try:
+                    events = self._read(_lowest(finished), LONG)
+                    finished = self._apply(connection, finished, events)
+                except (_Choked, UnreadableEvent) as error:
+                    raise _Somewhere from error
+                if len(events) < LONG:
+                    break
+            for build in finished:
+                known = self._projections[build.name]
+                require_known(build.name, found.get(build.name), known.version)
+                for table, new in zip(known.tables, build.projection.tables, strict=True):
+                    _take_the_place(connection, table, new, build.token)
+                end_build(connection, build.name)
+                go_on(connection, build.name)
+                place(connection, build.name, known.version, build.at)
+            position = _lowest(finished)
+            self._announce(connection, position)
+        return position
+
+    def clear_away(self) -> None:
+        """Removes tables whose place was taken, a little at a time; and what no build names."""
+        with self._transaction() as connection:
+            left = left_over(connection, self._projections.values())
+            on_sqlite = connection.dialect.name == "sqlite"
+        for name in left:
+            # to drop a large table at once would hold the file for long
+            while on_sqlite and (held := self._persistently(self._remove_rows, name)):
+                time.sleep(held)  # to let in who waits
+            with self._transaction() as connection:
+                connection.exec_driver_sql(f"DROP TABLE IF EXISTS {name}")
+
+    def _remove_rows(self, name: str) -> float:
+        """Removes some rows; how long that has taken, in seconds, or 0 if there were none."""
+        some = f"SELECT rowid FROM {name} LIMIT {ROWS}"  # noqa: S608 - a name of ours
+        began = time.monotonic()
+        with self._transaction() as connection:
+            if not inspect(connection).has_table(name):
+                return 0
+            removed = connection.exec_driver_sql(
+                f"DELETE FROM {name} WHERE rowid IN ({some})"  # noqa: S608
+            ).rowcount
+        return time.monotonic() - began if removed else 0
+
+    def _persistently(self, act: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        """Tries again while the database does not work, for up to `PATIENCE` seconds."""
+        began, delay = time.monotonic(), 0.05
+        while True:
+            try:
+                return act(*given, **named)
+            except Exception as error:
+                if is_of_the_event(error):
+                    raise
+                if time.monotonic() - began > PATIENCE:
+                    raise
+                logger.warning("trying again in %.2f s: %s", delay, reason_of(error))
+            time.sleep(delay)
+            delay = min(delay * 2, MAX_DELAY)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._writing, self._engine.begin() as connection:
+            yield connection
+
+
+def _lowest(building: Sequence[_Build]) -> int:
+    return min(build.at.position for build in building)
+
+
+def _fresh(build: _Build, events: Sequence[LoggedEvent]) -> list[LoggedEvent]:
+    return [logged for logged in events if logged.position > build.at.position]
+
+
+def _create(connection: Connection, table: Table) -> None:
+    """On SQLite without the indexes that no build needs: they cost less when made afterwards."""
+    if connection.dialect.name != "sqlite":
+        table.create(connection)
+        return
+    connection.execute(CreateTable(table))
+    for index in table.indexes:
+        if index.unique:
+            index.create(connection)
+
+
+def left_over(connection: Connection, projections: Iterable[Projection]) -> list[str]:
+    """Tables of builds that nobody goes on with, and those whose place was taken."""
+    names = inspect(connection).get_table_names()  # before the builds: none is begun without
+    tokens = set(connection.scalars(select(builds.c.token)))
+    known = "|".join(re.escape(table.name) for p in projections for table in p.tables)
+    pattern = re.compile(f"(?:{known})_(old_)?([0-9a-f]{{{TOKEN_LENGTH}}})")
+    found = [match for name in names if (match := pattern.fullmatch(name))]
+    return [match[0] for match in found if match[1] or match[2] not in tokens]
+
+
+def _take_the_place(connection: Connection, table: Table, new: Table, token: str) -> None:
+    if inspect(connection).has_table(table.name):
+        if connection.dialect.name == "sqlite":
+            old = f"{table.name}_old_{token}"
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} RENAME TO {old}")
+        else:
+            table.drop(connection)
+    connection.exec_driver_sql(f"ALTER TABLE {new.name} RENAME TO {table.name}")
