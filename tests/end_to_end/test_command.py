@@ -189,7 +189,8 @@ def test_health_says_what_there_is(service: Service) -> None:
     ready = httpx.get(f"{service.url}/readyz")
     assert ready.status_code == 200
     assert set(ready.json()["parts"]) == {
-        "event_store", "read_models", "staging", "blob_store", "broker", "policies",
+        "event_store", "read_models", "projections", "staging", "blob_store",
+        "broker", "policies",
     }  # fmt: skip
     assert httpx.get(f"{service.url}/").json()["links"]["packages"] == {"href": "/v3/packages"}
 
