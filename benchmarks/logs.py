@@ -8,15 +8,14 @@ seed gives the same log.
 from __future__ import annotations
 
 import random
-import struct
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection
 
+from adapters.event_store.chain import GENESIS, Record, link
 from adapters.store import Store
 from domain.package import StagedBits
 from domain.processing import blob_key
@@ -28,10 +27,7 @@ EVENTS_OF_A_PACKAGE = 4
 START = datetime(2026, 1, 1, 8, tzinfo=UTC)
 BATCH = 20_000  # rows
 
-# position, appended_at, originator_id, originator_version, topic, state, hash
-Row = tuple[int, int, str, int, str, bytes, bytes]
-
-_COLUMNS = ("appended_at", "originator_id", "originator_version", "topic", "state", "hash")
+_COLUMNS = "appended_at, originator_id, originator_version, topic, state, hash"
 _TYPES = ("int8", "int8", "text", "int8", "text", "bytea", "bytea")
 _TOPICS = (
     "package.created",
@@ -56,33 +52,19 @@ def write_log(store: Store, events: int, seed: int = 1) -> None:
             connection.exec_driver_sql("ANALYZE events")
 
 
-def rows_of_log(events: int, seed: int = 1) -> Iterator[Row]:
+def rows_of_log(events: int, seed: int = 1) -> Iterator[Record]:
     """The rows of the table, in order."""
-    previous = bytes(32)
+    previous = GENESIS
     chance = random.Random(seed)
     clock = int(START.timestamp()) * 1_000_000
-    for position, (guid, version, fields) in enumerate(_interleaved(events, chance), 1):
+    for position, (guid, version, text) in enumerate(_interleaved(events, chance), 1):
         clock += chance.randrange(400, 4000)
         moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=clock)
-        state = (fields % moment.isoformat().replace("+00:00", "Z")).encode()
+        state = (text % moment.isoformat().replace("+00:00", "Z")).encode()
         topic = _TOPICS[version - 1]
-        row = (position, clock + 150, f"package:{guid}", version, topic, state)
-        previous = link(previous, *row)
-        yield (*row, previous)
-
-
-def link(
-    previous: bytes,
-    position: int,
-    appended_at: int,
-    originator_id: str,
-    originator_version: int,
-    topic: str,
-    state: bytes,
-) -> bytes:
-    id, kind = originator_id.encode(), topic.encode()
-    fixed = struct.pack(">qqqII", position, appended_at, originator_version, len(id), len(kind))
-    return sha256(previous + fixed + id + kind + state).digest()
+        fields = (position, clock + 150, f"package:{guid}", version, topic, state)
+        previous = link(previous, *fields)
+        yield Record(*fields, previous)
 
 
 def _interleaved(events: int, chance: random.Random) -> Iterator[tuple[str, int, str]]:
@@ -152,24 +134,14 @@ def _guid(chance: random.Random) -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
-def _insert(connection: Connection, rows: Sequence[Row]) -> None:
+def _insert(connection: Connection, rows: Sequence[Record]) -> None:
     driver: Any = connection.connection.driver_connection
-    columns: Sequence[str] = _COLUMNS
-    types: Sequence[str] = _TYPES
-    kept: Sequence[tuple[Any, ...]] = rows
-    if len(inspect(connection).get_columns("events")) == 5:  # until the chain is in the schema
-        columns, types = columns[1:-1], (types[0], *types[2:-1])
-        kept = [(row[0], *row[2:-1]) for row in rows]
     if connection.dialect.name == "sqlite":
-        names, marks = ", ".join(("rowid", *columns)), ", ".join("?" * len(types))
-        driver.executemany(f"INSERT INTO events ({names}) VALUES ({marks})", kept)
+        driver.executemany(f"INSERT INTO events (rowid, {_COLUMNS}) VALUES (?,?,?,?,?,?,?)", rows)
         return
-    names = ", ".join(("notification_id", *columns))
-    with (
-        driver.cursor() as cursor,
-        cursor.copy(f"COPY events ({names}) FROM STDIN (FORMAT BINARY)") as copy,
-    ):
-        copy.set_types(types)
-        for row in kept:
+    copying = f"COPY events (notification_id, {_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+    with driver.cursor() as cursor, cursor.copy(copying) as copy:
+        copy.set_types(_TYPES)
+        for row in rows:
             copy.write_row(row)
-    connection.exec_driver_sql(f"SELECT setval('events_notification_id_seq', {rows[-1][0]})")
+    connection.exec_driver_sql(f"SELECT setval('events_notification_id_seq', {rows[-1].position})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eventsourcing.persistence import StoredEvent
 
+from adapters.event_store.chain import GENESIS, link
 from adapters.event_store.transcoding import EventMapper
 from adapters.store import Store
 from benchmarks.logs import rows_of_log, write_log
@@ -12,12 +13,17 @@ from tests.support.packages import BY, LocalStore
 
 
 def test_a_written_log_goes_on(any_store: Store) -> None:
-    """All its packages are READY, and the next command's events are behind its own."""
+    """All its packages are READY; the next command's event is behind them, and in the chain."""
     write_log(any_store, 400)
     store = LocalStore.of(any_store)
     assert store.log.head() == 400
     committed = store.service.create("app-1", PackageType.BITS, None, BY)
     assert committed.position == 401
+    records = store.log.records(0, 1000)
+    previous = GENESIS
+    for record in records:
+        assert record.hash == link(previous, *record[:-1])
+        previous = record.hash
     events = store.log.read(0, 1000)
     assert [logged.position for logged in events] == list(range(1, 402))
     guids = list(dict.fromkeys(logged.event.guid for logged in events))
@@ -31,6 +37,5 @@ def test_its_events_are_the_programs_own_bytes() -> None:
     """What is read from a row is written again as the same row."""
     mapper = EventMapper()
     for row in rows_of_log(400):
-        _, _, originator_id, version, topic, state, _ = row
-        stored = StoredEvent(originator_id, version, topic, state)
+        stored = StoredEvent(row.originator_id, row.originator_version, row.topic, row.state)
         assert mapper.to_stored_event(mapper.to_domain_event(stored)) == stored
