@@ -48,7 +48,8 @@ def write_log(store: Store, events: int, seed: int = 1) -> None:
         with store.writing, store.writer.begin() as connection:
             _insert(connection, batch)
     if store.writer.dialect.name == "postgresql":
-        with store.writer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with store.writer.begin() as connection:
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'")  # autovacuum may be at it
             connection.exec_driver_sql("ANALYZE events")
 
 
