@@ -1,4 +1,4 @@
-"""How many packages an app may have, by what the read model counts."""
+"""How many packages an app may have, by the read model's total."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ class StoredQuota:
         self._limit = limit
 
     def check(self, app_guid: str) -> None:
-        if self._packages.count_of_app(app_guid, self._limit) >= self._limit:
+        if self._packages.count_of_app(app_guid) >= self._limit:
             raise TooManyPackages(app_guid, self._limit)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Column,
-    ColumnElement,
     Connection,
     Engine,
     Index,
+    Integer,
     Row,
+    Select,
     Table,
     Text,
-    func,
     select,
 )
 from sqlalchemy import bindparam as bind
@@ -30,17 +30,31 @@ from projections.rows import (
     Rows,
     Selection,
     beside,
+    index_of_set,
     microseconds,
     moment_of,
     row_of,
     texts_found,
 )
+from projections.totals import (
+    ALL,
+    Totals,
+    package_totals,
+    place_of,
+    total_of,
+    total_of_apps,
+)
 
 packages = Table(
     "packages",
     metadata,
-    Column("guid", Text, primary_key=True),
-    Column("number", BigInteger, nullable=False),  # position of the first event: creation order
+    Column(  # position of the first event: creation order
+        "number",
+        BigInteger().with_variant(Integer, "sqlite"),  # INTEGER: rows are kept in that order
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("guid", Text, nullable=False),
     Column("app_guid", Text, nullable=False),
     Column("type", Text, nullable=False),
     Column("url", Text),
@@ -54,82 +68,125 @@ packages = Table(
     Column("size", BigInteger),
     Column("created_at", BigInteger, nullable=False),  # microseconds since the epoch, UTC
     Column("updated_at", BigInteger),
-    Index("packages_in_order", "number"),
+    Index("packages_by_guid", "guid", unique=True),
     Index("packages_of_app", "app_guid", "number"),
-    Index("packages_by_blob", "blob_key"),
-    Index("packages_by_source", "source_guid"),
+    index_of_set("packages_by_blob", "blob_key"),
+    index_of_set("packages_by_source", "source_guid"),
 )
 
+# as they are stored: looked up once, since a rebuild needs them a million times
+_AWAITING_UPLOAD = PackageState.AWAITING_UPLOAD.value
+_PROCESSING_UPLOAD = PackageState.PROCESSING_UPLOAD.value
+_COPYING = PackageState.COPYING.value
+_READY = PackageState.READY.value
+_FAILED = PackageState.FAILED.value
+_EXPIRED = PackageState.EXPIRED.value
+_DOCKER = PackageType.DOCKER.value
 _EMPTY: dict[str, Any] = dict.fromkeys(column.name for column in packages.columns)
 
 
 class PackagesProjection:
-    """Keeps a row a package; a deleted package has none."""
+    """Keeps a row a package, and totals of them; a deleted package has no row."""
 
     name = "packages"
-    version = 2
+    version = 3
 
     def __init__(self, suffix: str = "") -> None:
         self._rows = KeyedTable(beside(packages, suffix))
-        self.tables: Sequence[Table] = (self._rows.table,)
+        self._totals = Totals(beside(package_totals, suffix))
+        self.tables: Sequence[Table] = (self._rows.table, self._totals.table)
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
-        ours = [logged for logged in events if isinstance(logged.event, Package.Event)]
-        self._rows.apply(connection, {logged.event.guid for logged in ours}, ours, _project)
+        ours = [logged for logged in events if type(logged.event) in _OURS]
+        if not ours:
+            return
+        begun = {event.guid for _, event in ours if type(event) in _FIRST}
+        before = self._rows.rows(connection, {event.guid for _, event in ours} - begun)
+        after = {guid: dict(row) for guid, row in before.items()}
+        for logged in ours:
+            _project(after, logged)
+        self._rows.write(connection, before, after)
+        self._totals.change(
+            connection,
+            added=[row for guid, row in after.items() if guid not in before],
+            gone=[row for guid, row in before.items() if guid not in after],
+        )
 
 
 def _project(rows: Rows, logged: LoggedEvent) -> None:
-    event = logged.event
-    match event:
-        case Package.Created() | Package.CopyStarted():
-            rows[event.guid] = _first_row(event, logged.position)
-            return
-        case Package.Deleted():
-            rows.pop(event.guid, None)
-            return
-        case Package.StagingRequested():
-            return  # the droplet's matter
-    row = row_of(rows, logged)
-    row["updated_at"] = microseconds(event.timestamp)
-    match event:
-        case Package.UploadStarted():
-            row["state"] = PackageState.PROCESSING_UPLOAD.value
-            row["file_name"] = event.file_name
-        case Package.BitsStored():
-            row["blob_key"] = event.blob_key
-            row["size"] = event.size
-        case Package.HashComputed():
-            row["state"] = PackageState.READY.value
-            row["sha1"] = event.sha1
-            row["sha256"] = event.sha256
-        case Package.ProcessingFailed():
-            row["state"] = PackageState.FAILED.value
-            row["error"] = event.error
-        case Package.ProcessingResumed():
-            resumed = PackageState.COPYING if row["source_guid"] else PackageState.PROCESSING_UPLOAD
-            row["state"] = resumed.value
-            row["error"] = None
-        case Package.Expired():
-            row["state"] = PackageState.EXPIRED.value
-            row["blob_key"] = None
+    position, event = logged
+    change = _CHANGES.get(type(event))
+    if change is not None:
+        row = row_of(rows, logged)
+        row["updated_at"] = microseconds(event.timestamp)
+        change(row, event)
+    elif isinstance(event, Package.Deleted):
+        rows.pop(event.guid, None)
+    elif isinstance(event, Package.Created | Package.CopyStarted):
+        rows[event.guid] = _first_row(event, position)
 
 
 def _first_row(event: Package.Created | Package.CopyStarted, position: int) -> dict[str, Any]:
-    copy = event if isinstance(event, Package.CopyStarted) else None
-    state = PackageState.COPYING if copy else PackageState.AWAITING_UPLOAD
-    if event.type == PackageType.DOCKER:
-        state = PackageState.READY
-    return _EMPTY | {
+    row = _EMPTY | {
         "guid": event.guid,
         "number": position,
         "app_guid": event.app_guid,
         "type": str(event.type),
         "url": event.url,
-        "state": state.value,
-        "file_name": copy.file_name if copy else None,
-        "source_guid": copy.source_guid if copy else None,
+        "state": _AWAITING_UPLOAD,
         "created_at": microseconds(event.timestamp),
     }
+    if isinstance(event, Package.CopyStarted):
+        row["state"] = _COPYING
+        row["file_name"] = event.file_name
+        row["source_guid"] = event.source_guid
+    if event.type == _DOCKER:
+        row["state"] = _READY
+    return row
+
+
+def _upload_started(row: dict[str, Any], event: Package.UploadStarted) -> None:
+    row["state"] = _PROCESSING_UPLOAD
+    row["file_name"] = event.file_name
+
+
+def _bits_stored(row: dict[str, Any], event: Package.BitsStored) -> None:
+    row["blob_key"] = event.blob_key
+    row["size"] = event.size
+
+
+def _hash_computed(row: dict[str, Any], event: Package.HashComputed) -> None:
+    row["state"] = _READY
+    row["sha1"] = event.sha1
+    row["sha256"] = event.sha256
+
+
+def _processing_failed(row: dict[str, Any], event: Package.ProcessingFailed) -> None:
+    row["state"] = _FAILED
+    row["error"] = event.error
+
+
+def _processing_resumed(row: dict[str, Any], event: Package.ProcessingResumed) -> None:
+    row["state"] = _COPYING if row["source_guid"] else _PROCESSING_UPLOAD
+    row["error"] = None
+
+
+def _expired(row: dict[str, Any], event: Package.Expired) -> None:
+    row["state"] = _EXPIRED
+    row["blob_key"] = None
+
+
+_FIRST = {Package.Created, Package.CopyStarted}
+_CHANGES: dict[type[Any], Callable[[dict[str, Any], Any], None]] = {
+    Package.UploadStarted: _upload_started,
+    Package.BitsStored: _bits_stored,
+    Package.HashComputed: _hash_computed,
+    Package.ProcessingFailed: _processing_failed,
+    Package.ProcessingResumed: _processing_resumed,
+    Package.Expired: _expired,
+}
+# a request to stage is the droplet's matter
+_OURS: set[type[Any]] = {*_FIRST, *_CHANGES, Package.Deleted}
 
 
 @dataclass(frozen=True)
@@ -155,6 +212,9 @@ class PackageReadModel:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._snapshots = engine  # whose transactions see one state of the tables
+        if engine.dialect.name == "postgresql":
+            self._snapshots = engine.execution_options(isolation_level="REPEATABLE READ")
 
     def find(self, guid: str) -> PackageRow | None:
         if "\0" in guid:
@@ -165,15 +225,41 @@ class PackageReadModel:
 
     def page(self, app_guid: str | None, page: int, per_page: int) -> PackagePage:
         """The packages of an app, or all, in creation order; pages count from 1."""
-        if app_guid is not None and "\0" in app_guid:
+        if app_guid is not None and ("\0" in app_guid or app_guid == ALL):
             return PackagePage(0, [])
-        of_app = [] if app_guid is None else [packages.c.app_guid == app_guid]
-        return self._page(of_app, packages.c.number, page, per_page)
+        asked = ALL if app_guid is None else app_guid
+        with self._snapshots.connect() as connection:
+            total = total_of(connection, asked)
+            start = (page - 1) * per_page
+            end = min(start + per_page, total)
+            if start >= total:
+                return PackagePage(total, [])
+            place = place_of(connection, asked, start, end)
+            query = _BACKWARDS if place.backwards else _FORWARDS
+            rows = connection.execute(
+                query[app_guid is None],
+                {
+                    "app_guid": asked,
+                    "number": place.number,
+                    "skipped": place.skipped,
+                    "most": end - start,
+                },
+            ).all()
+        found = [_package_row(row) for row in rows]
+        return PackagePage(total, found[::-1] if place.backwards else found)
 
     def page_of_apps(self, apps: Selection, page: int, per_page: int) -> PackagePage:
         """The packages of these apps, in creation order; costs what there is of them."""
         # by number, and not to be found in that order: among all packages theirs may be few
-        return self._page([packages.c.app_guid.in_(apps)], packages.c.number + 0, page, per_page)
+        theirs = select(packages).where(packages.c.app_guid.in_(apps))
+        query = theirs.order_by(packages.c.number + 0)
+        with self._snapshots.connect() as connection:
+            total = total_of_apps(connection, apps)
+            start = (page - 1) * per_page
+            if start >= total:
+                return PackagePage(total, [])
+            rows = connection.execute(query.limit(per_page).offset(start)).all()
+        return PackagePage(total, [_package_row(row) for row in rows])
 
     def apps(self, most: int) -> list[str]:
         """The guids of apps that have packages, `most` of them."""
@@ -181,30 +267,12 @@ class PackageReadModel:
         with self._engine.connect() as connection:
             return list(connection.scalars(query))
 
-    def count_of_app(self, app_guid: str, most: int) -> int:
-        """How many packages an app has; counted up to `most`."""
-        if "\0" in app_guid:
+    def count_of_app(self, app_guid: str) -> int:
+        """How many packages an app has."""
+        if "\0" in app_guid or app_guid == ALL:
             return 0
-        some = select(packages.c.guid).where(packages.c.app_guid == app_guid).limit(most)
         with self._engine.connect() as connection:
-            return connection.scalar(select(func.count()).select_from(some.subquery())) or 0
-
-    def _page(
-        self,
-        of_app: Sequence[ColumnElement[bool]],
-        order: ColumnElement[int],
-        page: int,
-        per_page: int,
-    ) -> PackagePage:
-        with self._engine.connect() as connection:
-            total = connection.scalar(select(func.count()).select_from(packages).where(*of_app))
-            total = total or 0
-            offset = (page - 1) * per_page
-            if offset >= total:
-                return PackagePage(total, [])
-            query = select(packages).where(*of_app).order_by(order)
-            rows = connection.execute(query.limit(per_page).offset(offset)).all()
-        return PackagePage(total, [_package_row(row) for row in rows])
+            return total_of(connection, app_guid)
 
     def of_app(self, app_guid: str) -> list[str]:
         """The guids of all packages of an app, in creation order."""
@@ -240,6 +308,20 @@ class PackageReadModel:
 
 
 _BY_GUID = select(packages).where(packages.c.guid == bind("guid"))
+
+
+def _pages(forwards: bool, of_all: bool) -> Select[Any]:
+    number = packages.c.number
+    query = select(packages).limit(bind("most")).offset(bind("skipped"))
+    if not of_all:
+        query = query.where(packages.c.app_guid == bind("app_guid"))
+    if forwards:
+        return query.where(number >= bind("number")).order_by(number)
+    return query.where(number < bind("number")).order_by(number.desc())
+
+
+_FORWARDS = {of_all: _pages(forwards=True, of_all=of_all) for of_all in (True, False)}
+_BACKWARDS = {of_all: _pages(forwards=False, of_all=of_all) for of_all in (True, False)}
 
 
 def _package_row(row: Row[Any]) -> PackageRow:

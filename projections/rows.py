@@ -10,18 +10,20 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    Index,
     MetaData,
     Select,
     Table,
     delete,
-    insert,
     quoted_name,
     select,
+    text,
     update,
 )
 from sqlalchemy import bindparam as bind
 
 from domain.ports import LoggedEvent
+from projections.bulk import BulkInsert
 
 Rows = dict[str, dict[str, Any]]
 Selection = Select[tuple[str]] | Sequence[str]  # guids, by a query or one by one
@@ -38,13 +40,20 @@ def beside(table: Table, suffix: str) -> Table:
     return copy
 
 
+def index_of_set(name: str, column: str) -> Index:
+    """An index of those rows alone in which a column is set."""
+    is_set = text(f"{column} IS NOT NULL")
+    return Index(name, column, sqlite_where=is_set, postgresql_where=is_set)
+
+
 class KeyedTable:
-    """A table whose primary key is `guid`."""
+    """A table that has one row a guid, and the guid as a column."""
 
     def __init__(self, table: Table) -> None:
         names = [column.name for column in table.columns]
         self.table = table
-        self._insert = insert(table)
+        self._insert = BulkInsert(table)
+        self._lookup = select(table).where(table.c.guid.in_(bind("guids", expanding=True)))
         self._update = (
             update(table)
             .where(table.c.guid == bind("_guid"))
@@ -61,41 +70,45 @@ class KeyedTable:
     ) -> None:
         """Lets `project` change the rows of `guids`, event by event, and writes what changed."""
         before = self.rows(connection, guids)
-        rows = {guid: dict(row) for guid, row in before.items()}
+        after = {guid: dict(row) for guid, row in before.items()}
         for logged in events:
-            project(rows, logged)
-        for row in rows.values():
-            storable(row)
-        added = [row for guid, row in rows.items() if guid not in before]
-        changed = [
-            {**row, "_guid": guid}
-            for guid, row in rows.items()
-            if guid in before and row != before[guid]
-        ]
-        gone = [{"_guid": guid} for guid in before if guid not in rows]
-        for statement, parameters in (
-            (self._insert, added),
-            (self._update, changed),
-            (self._delete, gone),
-        ):
-            if parameters:
-                connection.execute(statement, parameters)
+            project(after, logged)
+        self.write(connection, before, after)
 
     def rows(self, connection: Connection, guids: Iterable[str]) -> Rows:
         """The rows there are of these guids."""
         wanted = [guid for guid in set(guids) if "\0" not in guid]
         found: Rows = {}
         for start in range(0, len(wanted), LOOKUP):
-            some = wanted[start : start + LOOKUP]
-            for row in connection.execute(select(self.table).where(self.table.c.guid.in_(some))):
+            some = {"guids": wanted[start : start + LOOKUP]}
+            for row in connection.execute(self._lookup, some):
                 found[row.guid] = dict(row._mapping)
         return found
+
+    def write(self, connection: Connection, before: Rows, after: Rows) -> None:
+        """Makes those rows that are as in `before` what they are in `after`."""
+        added, changed = [], []
+        for guid, row in after.items():
+            old = before.get(guid)
+            if old is None:
+                storable(row)
+                added.append(row)
+            elif row != old:
+                storable(row)
+                changed.append({**row, "_guid": guid})
+        gone = [{"_guid": guid} for guid in before if guid not in after]
+        if added:
+            self._insert.execute(connection, added)
+        if changed:
+            connection.execute(self._update, changed)
+        if gone:
+            connection.execute(self._delete, gone)
 
 
 def storable(row: dict[str, Any]) -> None:
     """Replaces NUL characters: PostgreSQL can't keep them, and no event may halt a read model."""
     for name, value in row.items():
-        if isinstance(value, str) and "\0" in value:
+        if value.__class__ is str and "\0" in value:
             row[name] = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 

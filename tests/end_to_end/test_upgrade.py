@@ -24,8 +24,8 @@ def newer_program(folder: Path) -> Path:
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     source = folder / "projections" / "packages.py"
     text = source.read_text()
-    assert text.count("    version = 2\n") == 1
-    source.write_text(text.replace("    version = 2\n", "    version = 3\n"))
+    assert text.count("    version = 3\n") == 1
+    source.write_text(text.replace("    version = 3\n", "    version = 4\n"))
     return folder
 
 
