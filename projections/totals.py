@@ -33,8 +33,7 @@ from projections.positions import metadata
 from projections.rows import Selection
 
 ALL = ""  # in the place of an app's guid: no app has that one
-BUCKET_OF_ALL = 1 << 14  # positions
-BUCKET_OF_APP = 1 << 16  # an app has fewer packages than there are, and its buckets cost a row
+BUCKET = 1 << 16  # positions: so many rows at most are passed over to find a page
 
 package_totals = Table(
     "package_totals",
@@ -89,9 +88,9 @@ class Totals:
         counts: Counter[tuple[str, int]] = Counter()
         for rows, by in ((added, 1), (gone, -1)):
             for row in rows:
-                app_guid, number = row["app_guid"], row["number"]
-                counts[app_guid, number // BUCKET_OF_APP] += by
-                counts[ALL, number // BUCKET_OF_ALL] += by
+                bucket = row["number"] // BUCKET
+                counts[row["app_guid"], bucket] += by
+                counts[ALL, bucket] += by
         changed = [(key, count) for key, count in counts.items() if count]
         if changed:
             self._add(
@@ -140,10 +139,9 @@ def place_of(connection: Connection, app_guid: str, start: int, end: int) -> Pla
     """Where the packages from `start` to before `end` are, in creation order, that there are."""
     asked = {"app_guid": app_guid, "start": start, "end": end}
     first, before, last, upto = connection.execute(_PLACE, asked).one()
-    size = BUCKET_OF_ALL if app_guid == ALL else BUCKET_OF_APP
     if start - before <= upto - end:
-        return Place(first * size, start - before, backwards=False)
-    return Place((last + 1) * size, upto - end, backwards=True)
+        return Place(first * BUCKET, start - before, backwards=False)
+    return Place((last + 1) * BUCKET, upto - end, backwards=True)
 
 
 _SUM = cast(func.sum(package_totals.c.count), BigInteger)
