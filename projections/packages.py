@@ -33,7 +33,7 @@ from projections.rows import (
     index_of_set,
     microseconds,
     moment_of,
-    row_of,
+    out_of_order,
     texts_found,
 )
 from projections.totals import (
@@ -100,30 +100,36 @@ class PackagesProjection:
         ours = [logged for logged in events if type(logged.event) in _OURS]
         if not ours:
             return
-        begun = {event.guid for _, event in ours if type(event) in _FIRST}
-        before = self._rows.rows(connection, {event.guid for _, event in ours} - begun)
-        after = {guid: dict(row) for guid, row in before.items()}
+        # by originator ids, of which guids are parts: of so many events that would take a while
+        begun = {event.originator_id for _, event in ours if type(event) in _FIRST}
+        older = {event.originator_id for _, event in ours} - begun
+        found = self._rows.rows(connection, [id.removeprefix(Package.ID_PREFIX) for id in older])
+        before = {Package.ID_PREFIX + guid: row for guid, row in found.items()}
+        after = {id: dict(row) for id, row in before.items()}
         for logged in ours:
             _project(after, logged)
         self._rows.write(connection, before, after)
         self._totals.change(
             connection,
-            added=[row for guid, row in after.items() if guid not in before],
-            gone=[row for guid, row in before.items() if guid not in after],
+            added=[row for id, row in after.items() if id not in before],
+            gone=[row for id, row in before.items() if id not in after],
         )
 
 
 def _project(rows: Rows, logged: LoggedEvent) -> None:
+    """`rows` are by originator ids."""
     position, event = logged
     change = _CHANGES.get(type(event))
     if change is not None:
-        row = row_of(rows, logged)
+        row = rows.get(event.originator_id)
+        if row is None:
+            raise out_of_order(logged)
         row["updated_at"] = microseconds(event.timestamp)
         change(row, event)
     elif isinstance(event, Package.Deleted):
-        rows.pop(event.guid, None)
+        rows.pop(event.originator_id, None)
     elif isinstance(event, Package.Created | Package.CopyStarted):
-        rows[event.guid] = _first_row(event, position)
+        rows[event.originator_id] = _first_row(event, position)
 
 
 def _first_row(event: Package.Created | Package.CopyStarted, position: int) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class KeyedTable:
         return found
 
     def write(self, connection: Connection, before: Rows, after: Rows) -> None:
-        """Makes those rows that are as in `before` what they are in `after`."""
+        """Makes those rows that are as in `before` what they are in `after`, by the same keys."""
         added, changed = [], []
         for guid, row in after.items():
             old = before.get(guid)
@@ -95,8 +95,8 @@ class KeyedTable:
                 added.append(row)
             elif row != old:
                 storable(row)
-                changed.append({**row, "_guid": guid})
-        gone = [{"_guid": guid} for guid in before if guid not in after]
+                changed.append({**row, "_guid": row["guid"]})
+        gone = [{"_guid": row["guid"]} for guid, row in before.items() if guid not in after]
         if added:
             self._insert.execute(connection, added)
         if changed:
@@ -129,15 +129,18 @@ def row_of(rows: Rows, logged: LoggedEvent) -> dict[str, Any]:
     """The row that an event changes. Raises `LookupError` where there is none."""
     row = rows.get(logged.event.guid)
     if row is None:
-        event_id = logged.event.event_id
-        raise LookupError(f"event {event_id} at {logged.position} precedes what it is about")
+        raise out_of_order(logged)
     return row
+
+
+def out_of_order(logged: LoggedEvent) -> LookupError:
+    event_id = logged.event.event_id
+    return LookupError(f"event {event_id} at {logged.position} precedes what it is about")
 
 
 def microseconds(moment: datetime) -> int:
     """Since the epoch, UTC."""
-    since = moment - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def moment_of(stored: int) -> datetime:
@@ -146,3 +149,4 @@ def moment_of(stored: int) -> datetime:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)

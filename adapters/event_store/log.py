@@ -46,13 +46,15 @@ class RecordedLog:
         return self._recorder.max_notification_id() or 0
 
     def read(self, after: int, limit: int) -> list[LoggedEvent]:
+        stored = self._recorder.events(after, limit)
+        event_of = self._event_of
         found: list[LoggedEvent] = []
         try:
-            for stored in self._recorder.events(after, limit):
-                found.append(self._event(stored))
-        except (NewerData, UnreadableEvent):
+            for position, originator_id, version, topic, state in stored:
+                found.append(LoggedEvent(position, event_of(originator_id, version, topic, state)))
+        except Exception:
             if not found:
-                raise
+                self._event(stored[0])  # which raises what is wrong with it
         return found
 
     def records(self, after: int, limit: int) -> Sequence[Record]:
