@@ -8,7 +8,7 @@ from typing import Protocol
 
 from adapters.event_store.chain import Record
 from adapters.event_store.transcoding import EventMapper
-from domain.errors import NewerData, UnreadableEvent
+from domain.errors import UnreadableEvent
 from domain.ports import LoggedEvent
 from projections.rows import microseconds
 
@@ -52,7 +52,7 @@ class RecordedLog:
         try:
             for position, originator_id, version, topic, state in stored:
                 found.append(LoggedEvent(position, event_of(originator_id, version, topic, state)))
-        except Exception:
+        except Exception:  # noqa: BLE001 - the next one who reads from there is told
             if not found:
                 self._event(stored[0])  # which raises what is wrong with it
         return found
