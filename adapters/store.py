@@ -26,6 +26,7 @@ from adapters.quota import StoredQuota
 from adapters.read_models import postgres_engine, sqlite_engines
 from domain.command import Receipt
 from domain.directory_service import DirectoryService
+from domain.download_service import DownloadService
 from domain.droplet_service import DropletService, StagingRules
 from domain.journal import Journal
 from domain.package_service import PackageService
@@ -64,6 +65,7 @@ class Services:
 
     packages: PackageService
     droplets: DropletService
+    downloads: DownloadService
     directory: DirectoryService
     environments: StoredEnvironments
     people: People
@@ -85,7 +87,8 @@ class Services:
         packages = PackageService(journal, directory, quota)
         droplets = DropletService(journal, packages, directory, environments, rules.staging)
         people = People(reader, writer, writing)
-        return cls(packages, droplets, directory, environments, people)
+        downloads = DownloadService(journal)
+        return cls(packages, droplets, downloads, directory, environments, people)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ from adapters.bus.messages import (
 from domain.aggregate import RecordedEvent
 from domain.command import Command
 from domain.directory import App, Organization, Space
+from domain.download import Download
 from domain.droplet import Droplet
 from domain.package import Package
 from domain.role import Role
 
-VERSION = "1.1.0"  # of the messages
+VERSION = "1.2.0"  # of the messages
 
 
 class StagingRequestData(BaseModel):
@@ -53,7 +54,7 @@ def event_classes() -> list[type[RecordedEvent]]:
     """Every kind of event there is, by what it happens to."""
     return [
         kind
-        for aggregate in (Package, Droplet, App, Space, Organization, Role, Command)
+        for aggregate in (Package, Droplet, Download, App, Space, Organization, Role, Command)
         for name, kind in vars(aggregate).items()
         if inspect.isclass(kind) and issubclass(kind, RecordedEvent) and name != "Event"
     ]

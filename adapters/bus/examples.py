@@ -13,6 +13,7 @@ from adapters.bus.messages import Message, messages_of
 from domain.aggregate import Aggregate, Cause, RecordedEvent
 from domain.command import Command, Receipt
 from domain.directory import App, Organization, Space
+from domain.download import BitsOf, Download, Downloaded
 from domain.droplet import BuiltDroplet, Droplet, StageRequest
 from domain.package import Digests, Fault, Package, PackageType, StagedBits, StoredBits
 from domain.ports import LoggedEvent
@@ -23,6 +24,7 @@ _AT = datetime(2015, 10, 7, 0, 35, 46, tzinfo=UTC)
 _APP, _SPACE = "767a1327-02e8-4927-8aa2-5aa958789aa5", "c5a7d7b1-6f1c-4f0c-9c53-6f5bb2c5d6a1"
 _PACKAGE, _DROPLET = "ab3a2fc4-5f81-4107-b5d0-2a92afcccf06", "8f7e2c2a-7c1b-4d4e-8c54-2e0d7f5f6f10"
 _ORGANIZATION = "f2d6b3c4-0d7d-4d0e-b7c3-1f4f0f6f3d52"
+_DOWNLOAD = "c9b0a0de-5c4a-4c4e-9b1a-0d7c6f1f2e3d"
 
 
 def example_messages() -> list[Message]:
@@ -101,7 +103,8 @@ def _history() -> Iterator[RecordedEvent]:
     made.delete(_BY)
     failed = Droplet.create(_DROPLET, _PACKAGE, _APP, request, _BY)
     failed.fail("The package has no Procfile", _BY)
-    yield from _events_of(made, failed)
+    downloaded = Downloaded(BitsOf.PACKAGE, _PACKAGE, _APP, 0, 99)
+    yield from _events_of(made, failed, Download.start(_DOWNLOAD, downloaded, _BY))
     app = App.create(_APP, "shop", _SPACE, None, _BY)
     app.announce("store", _SPACE, "procfile", _BY)
     app.assign_droplet(_DROPLET, _BY)

@@ -27,7 +27,7 @@ from adapters.http.answers import (
 from adapters.http.authentication import Authenticator, require_scope
 from adapters.http.directory import CurrentDroplet, OneApp, OneOrganization, OneSpace
 from adapters.http.docs import page_files
-from adapters.http.download import Blobs, Download
+from adapters.http.download import Blobs, Download, Sender
 from adapters.http.droplets import (
     AllDroplets,
     DropletDownload,
@@ -165,6 +165,7 @@ def create_app(
     commands = Commands(services, freshness, guard, rules.limits)
     queries = Queries(read_models, freshness, registered_apps, guard)
     people = AddressBook(services.people)
+    sender = Sender(blobs, services.downloads, metrics)
     middleware = RequestMiddleware(authenticator, rate, people, metrics, tracing)
     app = Application(middleware=[middleware])
     app.add_route("/", Root(version))
@@ -177,11 +178,11 @@ def create_app(
     app.add_route("/v3/packages", AllPackages(queries))
     app.add_route("/v3/packages/{guid}", OnePackage(commands, queries))
     app.add_route("/v3/packages/{guid}/upload", Upload(commands, intake, claims, rules, metrics))
-    app.add_route("/v3/packages/{guid}/download", Download(queries, blobs, metrics))
+    app.add_route("/v3/packages/{guid}/download", Download(queries, sender))
     app.add_route("/v3/packages/{guid}/droplets", DropletsOfPackage(commands))
     app.add_route("/v3/droplets", AllDroplets(queries))
     app.add_route("/v3/droplets/{guid}", OneDroplet(commands, queries))
-    app.add_route("/v3/droplets/{guid}/download", DropletDownload(queries, blobs, metrics))
+    app.add_route("/v3/droplets/{guid}/download", DropletDownload(queries, sender))
     app.add_route("/v3/apps/{guid}", OneApp(queries))
     app.add_route("/v3/apps/{guid}/packages", PackagesOfApp(commands, queries))
     app.add_route("/v3/apps/{guid}/droplets", DropletsOfApp(queries))

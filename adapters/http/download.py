@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import falcon
 
 from adapters.bits import FileBits
 from adapters.http.disposition import attachment
-from adapters.http.exchange import Queries, caller_of
+from adapters.http.exchange import Queries, caller_of, cause_of
 from adapters.http.faults import RangeNotSatisfiable
 from adapters.metrics import Metrics
 from adapters.tokens import Scope
+from domain.download import BitsOf, Downloaded
+from domain.download_service import DownloadService
 from domain.errors import PackageNotFound, PackageNotReady, PackageTypeNotBits
 from domain.package import PackageState, PackageType
 from domain.ports import Bits
@@ -28,15 +31,78 @@ class Blobs(Protocol):
     def open(self, key: str) -> Bits: ...
 
 
+@dataclass(frozen=True)
+class SentBits:
+    """Bits as they are sent: their blob's key, and what their headers say."""
+
+    key: str
+    sha256: str
+    content_type: str
+    file_name: str
+
+
+class Sender:
+    """Answers with blobs, each of which is recorded before a byte of it leaves."""
+
+    def __init__(self, blobs: Blobs, downloads: DownloadService, metrics: Metrics) -> None:
+        self._blobs = blobs
+        self._downloads = downloads
+        self._metrics = metrics
+
+    def send(
+        self, req: falcon.Request, resp: falcon.Response, of: Downloaded, sent: SentBits
+    ) -> None:
+        """Answers with a blob, a range of it, or where it is, and records that.
+
+        What sends nothing is not recorded: that the client has it already, or a refusal. Raises
+        `RangeNotSatisfiable`, `BlobMissing`, `StoreAway`, `PersistenceError`.
+        """
+        etag = f'"{sent.sha256}"'
+        resp.set_headers(
+            {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
+        )
+        if _matches(req.get_header("If-None-Match"), etag):
+            resp.status = falcon.HTTP_304
+            return
+        link = self._blobs.link(sent.key)
+        if link is not None:
+            self._downloads.record(of, cause_of(req))
+            resp.status = falcon.HTTP_302
+            resp.set_header("Location", link)
+            resp.delete_header("Accept-Ranges")
+            resp.delete_header("Cache-Control")  # a link is signed for whoever asked
+            return
+        bits = self._blobs.open(sent.key)
+        assert isinstance(bits, FileBits), "blobs without links are files"
+        asked = req.get_header("Range")
+        if req.get_header("If-Range", default=etag) != etag:
+            asked = None
+        try:
+            span = byte_range(asked, bits.size)
+            if span is not None:
+                of = replace(of, first_byte=span[0], last_byte=sum(span) - 1)
+            self._downloads.record(of, cause_of(req))
+        except Exception:
+            bits.close()
+            raise
+        start, length = (0, bits.size) if span is None else span
+        if span is not None:
+            resp.status = falcon.HTTP_206
+            resp.set_header("Content-Range", f"bytes {start}-{start + length - 1}/{bits.size}")
+        resp.content_type = sent.content_type
+        resp.set_header("Content-Disposition", attachment(sent.file_name))
+        resp.set_stream(bits.file_at(start), length)
+        self._metrics.sent_bytes.inc(length)
+
+
 class Download:
     """`/v3/packages/:guid/download`"""
 
     scopes = {"GET": Scope.READ}
 
-    def __init__(self, queries: Queries, blobs: Blobs, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, queries: Queries, sender: Sender) -> None:
         self._queries = queries
-        self._blobs = blobs
+        self._sender = sender
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         row = self._queries.ask().packages.find(guid)
@@ -47,56 +113,14 @@ class Download:
             raise PackageTypeNotBits(guid, row.view.type)
         if row.view.state != PackageState.READY or row.blob_key is None:
             raise PackageNotReady(guid, row.view.state)
-        name = row.file_name or f"{guid}.zip"
-        sent = answer_bits(
-            req, resp, self._blobs, row.blob_key, str(row.sha256), "application/zip", name
+        self._sender.send(
+            req,
+            resp,
+            Downloaded(BitsOf.PACKAGE, guid, row.view.app_guid),
+            SentBits(
+                row.blob_key, str(row.sha256), "application/zip", row.file_name or f"{guid}.zip"
+            ),
         )
-        self._metrics.sent_bytes.inc(sent)
-
-
-def answer_bits(
-    req: falcon.Request,
-    resp: falcon.Response,
-    blobs: Blobs,
-    key: str,
-    sha256: str,
-    content_type: str,
-    file_name: str,
-) -> int:
-    """Answers with a blob, a range of it, or where it is; how many bytes leave from here.
-
-    Raises `RangeNotSatisfiable`, `BlobMissing`, `StoreAway`.
-    """
-    etag = f'"{sha256}"'
-    resp.set_headers({"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"})
-    if _matches(req.get_header("If-None-Match"), etag):
-        resp.status = falcon.HTTP_304
-        return 0
-    link = blobs.link(key)
-    if link is not None:
-        resp.status = falcon.HTTP_302
-        resp.set_header("Location", link)
-        resp.delete_header("Accept-Ranges")
-        resp.delete_header("Cache-Control")  # a link is signed for whoever asked
-        return 0
-    bits = blobs.open(key)
-    assert isinstance(bits, FileBits), "blobs without links are files"
-    asked = req.get_header("Range")
-    if req.get_header("If-Range", default=etag) != etag:
-        asked = None
-    try:
-        span = byte_range(asked, bits.size)
-    except RangeNotSatisfiable:
-        bits.close()
-        raise
-    start, length = (0, bits.size) if span is None else span
-    if span is not None:
-        resp.status = falcon.HTTP_206
-        resp.set_header("Content-Range", f"bytes {start}-{start + length - 1}/{bits.size}")
-    resp.content_type = content_type
-    resp.set_header("Content-Disposition", attachment(file_name))
-    resp.set_stream(bits.file_at(start), length)
-    return length
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:

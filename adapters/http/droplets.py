@@ -8,7 +8,7 @@ from typing import Any
 import falcon
 
 from adapters.fields import wanted_of
-from adapters.http.download import Blobs, answer_bits
+from adapters.http.download import Sender, SentBits
 from adapters.http.exchange import (
     Commands,
     Queries,
@@ -20,8 +20,8 @@ from adapters.http.exchange import (
 )
 from adapters.http.faults import BadQuery
 from adapters.http.paging import Paging
-from adapters.metrics import Metrics
 from adapters.tokens import Scope
+from domain.download import BitsOf, Downloaded
 from domain.droplet import Droplet, DropletState
 from domain.errors import DropletNotFound, DropletNotStaged
 from projections.droplets import DropletOrder, DropletQuery, DropletRow
@@ -80,21 +80,21 @@ class DropletDownload:
 
     scopes = {"GET": Scope.READ}
 
-    def __init__(self, queries: Queries, blobs: Blobs, metrics: Metrics) -> None:
+    def __init__(self, queries: Queries, sender: Sender) -> None:
         self._queries = queries
-        self._blobs = blobs
-        self._metrics = metrics
+        self._sender = sender
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         row = _find(self._queries.ask(), guid)
         self._queries.guard.see_droplet(caller_of(req), guid, row.view.app_guid)
         if row.view.state != DropletState.STAGED or row.blob_key is None:
             raise DropletNotStaged(guid, row.view.state)
-        sent = answer_bits(
-            req, resp, self._blobs, row.blob_key, str(row.sha256), "application/gzip",
-            f"{guid}.tgz",
-        )  # fmt: skip
-        self._metrics.sent_bytes.inc(sent)
+        self._sender.send(
+            req,
+            resp,
+            Downloaded(BitsOf.DROPLET, guid, row.view.app_guid),
+            SentBits(row.blob_key, str(row.sha256), "application/gzip", f"{guid}.tgz"),
+        )
 
 
 class AllDroplets:
