@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from eventsourcing.domain import CanInitAggregate
 
@@ -51,6 +52,13 @@ class PackageState(StrEnum):
     READY = "READY"
     FAILED = "FAILED"
     EXPIRED = "EXPIRED"
+
+
+class WorkStep(StrEnum):
+    """The step of the work on a package's bits: they are stored, then hashed."""
+
+    STORAGE = "storage"
+    HASHING = "hashing"
 
 
 class Fault(StrEnum):
@@ -318,15 +326,28 @@ class Package(Aggregate, created_event_name="Created"):
         """
         self._must_exist()
         if self.in_progress:
-            self._trigger(self.ProcessingFailed, by, error=error, fault=fault, detail=detail)
+            step = WorkStep.STORAGE if self.needs_storing else WorkStep.HASHING
+            self._trigger(
+                self.ProcessingFailed, by, error=error, fault=fault, detail=detail, step=step
+            )
 
     class ProcessingFailed(Event):
-        """The work on the bits ended without success; the package is FAILED."""
+        """The work on the bits ended without success; the package is FAILED.
+
+        `step` is the step that ended so, storage or hashing; null where that was not recorded.
+        """
 
         TOPIC = "package.processing_failed"
+        class_version = 2
         error: str
         fault: str
         detail: str | None
+        step: str | None
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """The first version did not say which step it was."""
+            state["step"] = None
 
         def apply(self, package: Package) -> None:
             package.error = self.error

@@ -12,13 +12,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from eventsourcing.persistence import IntegrityError
+from eventsourcing.persistence import IntegrityError, StoredEvent
 
 from adapters.event_store.sqlite import SQLiteFile
 from adapters.postgres import EVENTS_CHANNEL, PROJECTED_CHANNEL, REQUEST_PATIENCE, Listener
 from adapters.store import Store, open_postgres, open_sqlite
 from domain.errors import BitsAlreadyUploaded
-from domain.package import Package, PackageType, StagedBits
+from domain.package import Fault, Package, PackageType, StagedBits
 from tests.support.packages import BY, STAGED, fail_by_us, hash_, resume, store, upload
 from tests.support.postgres import PostgresServer
 
@@ -113,6 +113,27 @@ class TestEventLog:
             "package.created",
             "package.upload_started",
         ]
+
+    def test_an_event_of_an_earlier_version_is_read_as_one_of_now(self, opened: Store) -> None:
+        """A failure that did not say at which step it was says so now; the others do."""
+        guid = create(opened)[0]
+        opened.packages.start_upload(guid, STAGED, None, BY)
+        state = (
+            b'{"actor":"user-1","caused_by":null,"detail":null,"error":"no zip","fault":"bits",'
+            b'"request_id":"request-1","timestamp":"2026-11-01T10:00:00.000000Z"}'
+        )
+        topic = "package.processing_failed"
+        opened.events.recorder.insert_events([StoredEvent(f"package:{guid}", 3, topic, state)])
+        other = create(opened)[0]
+        opened.packages.start_upload(other, STAGED, None, BY)
+        opened.packages.fail(other, "no zip", Fault.BITS, BY)
+        failures = [
+            logged.event
+            for logged in opened.log.read(0, 10)
+            if isinstance(logged.event, Package.ProcessingFailed)
+        ]
+        assert [failure.step for failure in failures] == [None, "storage"]
+        assert opened.packages.get(guid).error == "no zip"
 
     def test_a_conflict_is_an_integrity_error(self, opened: Store) -> None:
         """And nothing of what came with it is stored."""

@@ -349,6 +349,16 @@ def test_a_copy_needs_an_app() -> None:
     assert refused.value.faults == ["App guid must be between 1 and 200 characters"]
 
 
+@pytest.mark.parametrize(("commands", "step"), [([upload], "storage"), ([upload, store], "hashing")])
+def test_a_failure_says_at_which_step(commands: list[Command], step: str) -> None:
+    """Storage until the bits are stored, hashing then."""
+    package = given(*commands)
+    package.fail("no zip", Fault.BITS, BY)
+    (event,) = package.collect_events()
+    assert isinstance(event, Package.ProcessingFailed)
+    assert event.step == step
+
+
 def test_a_late_failure_does_not_unmake_a_ready_package() -> None:
     """Work that failed after another worker finished it changes nothing, in state or error."""
     package = given(upload, store, hash_, fail_by_us)
