@@ -22,6 +22,7 @@ from adapters.tokens import Caller
 from domain.directory import faults_of_name
 from domain.errors import AppNotFound, DropletNotFound, PackageNotFound, Refusal
 from domain.role import RoleType
+from projections.audit_list import Places, Visible
 from projections.directory import DirectoryReadModel
 from projections.droplets import DropletReadModel
 from projections.packages import PackageReadModel
@@ -69,6 +70,9 @@ class Authorization(Protocol):
         Raises `TooManyApps`.
         """
 
+    def places_seen(self, caller: Caller) -> Places:
+        """Where a caller sees what happens, who is not unrestricted, beside those apps."""
+
 
 class AuthorizationAway(OSError):
     """It can't be found out what a caller may do, before something is back."""
@@ -94,6 +98,9 @@ class ByScopes:
         return True
 
     def apps_seen(self, caller: Caller) -> Selection:
+        raise AssertionError("nobody is restricted")
+
+    def places_seen(self, caller: Caller) -> Places:
         raise AssertionError("nobody is restricted")
 
 
@@ -125,6 +132,9 @@ class ByRoles:
 
     def apps_seen(self, caller: Caller) -> Selection:
         return self._roles.apps_of(caller.guid)
+
+    def places_seen(self, caller: Caller) -> Places:
+        return Places(self._roles.spaces_of(caller.guid), self._roles.organizations_of(caller.guid))
 
 
 class ByCloudController:
@@ -224,6 +234,10 @@ class ByCloudController:
             raise TooManyApps(MAX_APPS)
         return list(self._seen_of(caller, apps))
 
+    def places_seen(self, caller: Caller) -> Places:
+        """It tells of apps alone."""
+        return Places((), ())
+
     def _sees_any(self, caller: Caller, apps: list[str]) -> bool:
         return any(self._seen_of(caller, apps[:MAX_APPS]))
 
@@ -279,6 +293,23 @@ class Guard:
 
     def sees_organization(self, caller: Caller, guid: str) -> bool:
         return self._sees_all(caller) or self._authorization.sees_organization(caller, guid)
+
+    def events_seen(self, caller: Caller) -> Visible | None:
+        """The audit events that a caller sees; None for all. Builders see no more than others."""
+        if self._authorization.unrestricted(caller):
+            return None
+        apps = self._authorization.apps_seen(caller)
+        return Visible(apps, self._authorization.places_seen(caller))
+
+    def sees_event(
+        self, caller: Caller, app_guid: str | None, happened_in: Callable[[Places], bool]
+    ) -> bool:
+        """Whether a caller sees one of an app, or one that `happened_in` such places."""
+        if self._authorization.unrestricted(caller):
+            return True
+        if app_guid is not None and self._authorization.to_app(caller, app_guid):
+            return True
+        return happened_in(self._authorization.places_seen(caller))
 
     def apps_seen(self, caller: Caller) -> Selection | None:
         """The apps whose packages and droplets a caller sees; None for all."""

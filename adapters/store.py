@@ -30,6 +30,7 @@ from domain.download_service import DownloadService
 from domain.droplet_service import DropletService, StagingRules
 from domain.journal import Journal
 from domain.package_service import PackageService
+from projections.audit import AuditProjection
 from projections.builder import Builder
 from projections.directory import DirectoryProjection
 from projections.droplets import DropletsProjection
@@ -47,6 +48,7 @@ def projections(suffix: str = "") -> list[Projection]:
         DropletsProjection(suffix),
         DirectoryProjection(suffix),
         RolesProjection(suffix),
+        AuditProjection(suffix),
     ]
 
 

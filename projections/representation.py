@@ -43,6 +43,23 @@ class DropletView:
     updated_at: datetime | None
 
 
+@dataclass(frozen=True)
+class AuditView:
+    """What the representation shows of an audit event, but for the names of people."""
+
+    guid: str
+    position: int
+    type: str
+    actor: str
+    target_type: str
+    target_guid: str
+    target_name: str | None
+    space_guid: str | None
+    organization_guid: str | None
+    created_at: datetime
+    data: Mapping[str, Any]
+
+
 def view_of(package: Package) -> PackageView:
     """What to show of an aggregate, at the version it has."""
     return PackageView(
@@ -116,6 +133,34 @@ def represent_droplet(view: DropletView, environment: Mapping[str, Any]) -> dict
             "app": {"href": app},
             "assign_current_droplet": {"href": f"{app}/current_droplet", "method": "PUT"},
         },
+    }
+
+
+SERVICE = "packtrail."  # how the names begin under which the service itself acts
+
+
+def represent_audit_event(view: AuditView, people: Mapping[str, str]) -> dict[str, Any]:
+    """The representation as Cloud Foundry's v3 API has it. `people` are names of users."""
+    is_person = not view.actor.startswith(SERVICE)
+    target = people.get(view.target_guid) if view.target_type == "user" else view.target_name
+    at = timestamp(view.created_at)
+    return {
+        "guid": view.guid,
+        "created_at": at,
+        "updated_at": at,
+        "type": view.type,
+        "actor": {
+            "guid": view.actor,
+            "type": "user" if is_person else "system",
+            "name": people.get(view.actor, view.actor),
+        },
+        "target": {"guid": view.target_guid, "type": view.target_type, "name": target or ""},
+        "data": {**view.data, "position": view.position},
+        "space": None if view.space_guid is None else {"guid": view.space_guid},
+        "organization": (
+            None if view.organization_guid is None else {"guid": view.organization_guid}
+        ),
+        "links": {"self": {"href": f"/v3/audit_events/{segment(view.guid)}"}},
     }
 
 

@@ -153,6 +153,45 @@ class RoleReadModel:
         )
         return select(union(by_space, by_organization).subquery().c.guid)
 
+    def spaces_of(self, user_guid: str) -> Select[tuple[str]]:
+        """Selects the guids of the spaces in which a user has any role."""
+        held = and_(roles.c.user_guid == user_guid, roles.c.held.is_(True))
+        by_space = (
+            select(roles.c.space_guid)
+            .select_from(
+                roles.outerjoin(spaces, spaces.c.guid == roles.c.space_guid).outerjoin(
+                    organizations, organizations.c.guid == spaces.c.organization_guid
+                )
+            )
+            .where(held, roles.c.space_guid.is_not(None), _SPACE_OPEN)
+        )
+        by_organization = (
+            select(spaces.c.guid)
+            .select_from(
+                roles.join(
+                    spaces, spaces.c.organization_guid == roles.c.organization_guid
+                ).outerjoin(organizations, organizations.c.guid == spaces.c.organization_guid)
+            )
+            .where(held, _SPACE_OPEN)
+        )
+        return select(union(by_space, by_organization).subquery().c.space_guid)
+
+    def organizations_of(self, user_guid: str) -> Select[tuple[str]]:
+        """Selects the guids of the organizations in which a user has a role."""
+        return (
+            select(roles.c.organization_guid)
+            .select_from(
+                roles.outerjoin(organizations, organizations.c.guid == roles.c.organization_guid)
+            )
+            .where(
+                roles.c.user_guid == user_guid,
+                roles.c.held.is_(True),
+                roles.c.organization_guid.is_not(None),
+                func.coalesce(organizations.c.deleted, False).is_(False),
+                func.coalesce(organizations.c.suspended, False).is_(False),
+            )
+        )
+
     def all(self, user_guid: str | None) -> list[HeldRole]:
         """All roles that are held, or those of a user, in a fixed order."""
         query = select(roles).where(roles.c.held.is_(True))

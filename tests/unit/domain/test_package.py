@@ -349,7 +349,9 @@ def test_a_copy_needs_an_app() -> None:
     assert refused.value.faults == ["App guid must be between 1 and 200 characters"]
 
 
-@pytest.mark.parametrize(("commands", "step"), [([upload], "storage"), ([upload, store], "hashing")])
+@pytest.mark.parametrize(
+    ("commands", "step"), [([upload], "storage"), ([upload, store], "hashing")]
+)
 def test_a_failure_says_at_which_step(commands: list[Command], step: str) -> None:
     """Storage until the bits are stored, hashing then."""
     package = given(*commands)

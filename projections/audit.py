@@ -1,0 +1,141 @@
+"""The read model of who did what: a row an audit event, as things were when it happened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID, uuid5
+
+import orjson
+from sqlalchemy import BigInteger, Column, Connection, Index, Integer, Table, Text, insert
+
+from domain.aggregate import RecordedEvent
+from domain.directory import App, Organization, Space
+from domain.ports import LoggedEvent
+from projections.audit_entries import TOLD, USER, Entry, entry_of, places_named
+from projections.positions import metadata
+from projections.rows import KeyedTable, Rows, beside, microseconds, storable
+from projections.tally import Tally, counts_table, stretch_of
+
+_EVENTS = UUID("3f2d0b0e-6f0f-4c7b-9a43-8c1f0f5f7d64")  # the name space of audit events
+
+audit = Table(
+    "audit",
+    metadata,
+    # its position in the log; in SQLite the row's own number, so that no index is needed
+    Column(
+        "number",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("guid", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("target_type", Text, nullable=False),
+    Column("target_guid", Text, nullable=False),
+    Column("target_name", Text),
+    Column("subject_guid", Text),  # the package or droplet that it is about
+    Column("space_guid", Text),
+    Column("organization_guid", Text),
+    Column("created_at", BigInteger, nullable=False),  # microseconds since the epoch, UTC
+    Column("data", Text, nullable=False),  # JSON
+    Index("audit_by_guid", "guid"),
+    Index("audit_by_type", "type", "number"),
+    Index("audit_by_target", "target_guid", "number"),
+    Index("audit_by_subject", "subject_guid", "number"),
+    Index("audit_of_space", "space_guid", "number"),
+    Index("audit_of_organization", "organization_guid", "number"),
+    Index("audit_by_time", "created_at", "number"),
+)
+
+# What is known of apps, spaces and organizations, and of which app a package or droplet is: each
+# by its originator id, with that of what it is in.
+audit_places = Table(
+    "audit_places",
+    metadata,
+    Column("guid", Text, primary_key=True),
+    Column("name", Text),
+    Column("parent", Text),
+    Column("kind", Text),  # of a role: its type
+)
+
+audit_counts = counts_table("audit_counts")
+
+
+class AuditProjection:
+    """Keeps a row an event that somebody did, for ever."""
+
+    name = "audit"
+    version = 1
+
+    def __init__(self, suffix: str = "") -> None:
+        events, counts = beside(audit, suffix), beside(audit_counts, suffix)
+        self._insert = insert(events)
+        self._places = KeyedTable(beside(audit_places, suffix))
+        self._tally = Tally(counts)
+        self.tables: Sequence[Table] = (events, self._places.table, counts)
+
+    def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
+        ours = [logged for logged in events if isinstance(logged.event, TOLD)]
+        if not ours:
+            return
+        before = self._known(connection, ours)
+        places = {key: dict(row) for key, row in before.items()}
+        rows = []
+        for position, event in ours:
+            entry = entry_of(places, event)
+            if entry is not None:
+                rows.append(_row(places, position, event, entry))
+        if rows:
+            connection.execute(self._insert, rows)
+        self._tally.add(
+            connection, Counter((row["type"], stretch_of(row["number"])) for row in rows)
+        )
+        self._places.write(connection, before, places)
+
+    def _known(self, connection: Connection, events: Iterable[LoggedEvent]) -> Rows:
+        """What there is of all that has to be known, up to the organizations."""
+        found: Rows = {}
+        asked: set[str] = set()
+        wanted = {key for logged in events for key in places_named(logged.event)}
+        while wanted:
+            asked |= wanted
+            some = self._places.rows(connection, wanted)
+            found |= some
+            wanted = {row["parent"] for row in some.values() if row["parent"]} - asked
+        return found
+
+
+def _row(places: Rows, position: int, event: RecordedEvent, entry: Entry) -> dict[str, Any]:
+    space, organization = _where(places, entry.place)
+    told = {"event_id": event.event_id, "request_id": event.request_id}
+    target = None if entry.target_type == USER else places.get(entry.place or "")
+    row = {
+        "number": position,
+        "guid": str(uuid5(_EVENTS, f"{event.originator_id}/{event.originator_version}")),
+        "type": entry.type,
+        "actor": event.actor,
+        "target_type": entry.target_type,
+        "target_guid": entry.target_guid,
+        "target_name": target["name"] if target else None,
+        "subject_guid": entry.subject,
+        "space_guid": space,
+        "organization_guid": organization,
+        "created_at": microseconds(event.timestamp),
+        "data": orjson.dumps(entry.data | told).decode(),
+    }
+    storable(row)
+    return row
+
+
+def _where(places: Rows, key: str | None) -> tuple[str | None, str | None]:
+    """The guids of the space and the organization that a place is in, or is."""
+    found: dict[type[App | Space | Organization], str | None] = {}
+    for kind in (App, Space, Organization):
+        if key is not None and key.startswith(kind.ID_PREFIX):
+            found[kind] = key.removeprefix(kind.ID_PREFIX)
+            place = places.get(key)
+            key = place["parent"] if place else None
+    return found.get(Space), found.get(Organization)
