@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from projections.rows import microseconds
+
 EXAMPLE = "2026-11-26T09:30:00Z"
 _DIGITS = 6  # of a second that count: the log's times are in microseconds
 _RFC3339 = re.compile(
@@ -24,9 +26,10 @@ class Moment:
     lasts: timedelta
 
     @property
-    def end(self) -> datetime:
-        """Where the next one starts. Raises `OverflowError` at the end of the calendar."""
-        return self.start + self.lasts
+    def span(self) -> tuple[int, int]:
+        """From and up to, in microseconds since the epoch, UTC."""
+        first = microseconds(self.start)
+        return first, first + self.lasts // timedelta(microseconds=1)
 
 
 def moment_told(text: str) -> Moment:

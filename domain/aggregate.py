@@ -14,6 +14,7 @@ from eventsourcing.domain import (
 )
 
 MAX_GUID_LENGTH = 200
+ENVELOPE = ("originator_id", "originator_version", "originator_topic", "timestamp")  # of an event
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ from entrypoints.process import Both, Consumers, Process
 from entrypoints.replays import Replays
 from entrypoints.setting_values import MEMORY, AuthorizationBy, SettingError
 from entrypoints.settings import Settings
+from projections.audit_list import AuditReadModel
 from projections.directory import DirectoryReadModel
 from projections.droplets import DropletReadModel
 from projections.engine import Projector
@@ -406,8 +407,10 @@ class Wiring:
                 PackageReadModel(store.reader),
                 DropletReadModel(store.reader),
                 DirectoryReadModel(store.reader),
+                AuditReadModel(store.reader),
                 store.services.environments,
             ),
+            history=store.log,
             freshness=freshness,
             registered_apps=settings.registered_apps,
             intake=self._staging,

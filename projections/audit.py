@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID, uuid5
 
-import orjson
 from sqlalchemy import BigInteger, Column, Connection, Index, Integer, Table, Text, insert
 
 from domain.aggregate import RecordedEvent
@@ -124,7 +124,7 @@ def _row(places: Rows, position: int, event: RecordedEvent, entry: Entry) -> dic
         "space_guid": space,
         "organization_guid": organization,
         "created_at": microseconds(event.timestamp),
-        "data": orjson.dumps(entry.data | told).decode(),
+        "data": json.dumps(entry.data | told),
     }
     storable(row)
     return row

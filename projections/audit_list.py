@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -219,5 +219,5 @@ def _view(row: Row[Any]) -> AuditView:
         space_guid=row.space_guid,
         organization_guid=row.organization_guid,
         created_at=moment_of(row.created_at),
-        data=orjson.loads(row.data),
+        data=json.loads(row.data),
     )

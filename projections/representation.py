@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from domain.aggregate import ENVELOPE
 from domain.droplet import Droplet, DropletState, procfile_of
 from domain.package import Package, PackageState, PackageType
+from domain.ports import LoggedEvent
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,14 @@ def represent_droplet(view: DropletView, environment: Mapping[str, Any]) -> dict
     }
 
 
+NOT_SHOWN = frozenset(
+    (*ENVELOPE, "actor", "request_id", "caused_by", "detail", "staged_uri")
+)  # of an event's fields: those that are shown otherwise, and what is for operators alone
 SERVICE = "packtrail."  # how the names begin under which the service itself acts
 
 
 def represent_audit_event(view: AuditView, people: Mapping[str, str]) -> dict[str, Any]:
     """The representation as Cloud Foundry's v3 API has it. `people` are names of users."""
-    is_person = not view.actor.startswith(SERVICE)
     target = people.get(view.target_guid) if view.target_type == "user" else view.target_name
     at = timestamp(view.created_at)
     return {
@@ -149,11 +153,7 @@ def represent_audit_event(view: AuditView, people: Mapping[str, str]) -> dict[st
         "created_at": at,
         "updated_at": at,
         "type": view.type,
-        "actor": {
-            "guid": view.actor,
-            "type": "user" if is_person else "system",
-            "name": people.get(view.actor, view.actor),
-        },
+        "actor": _actor(view.actor, people),
         "target": {"guid": view.target_guid, "type": view.target_type, "name": target or ""},
         "data": {**view.data, "position": view.position},
         "space": None if view.space_guid is None else {"guid": view.space_guid},
@@ -164,9 +164,39 @@ def represent_audit_event(view: AuditView, people: Mapping[str, str]) -> dict[st
     }
 
 
+def represent_happened(logged: LoggedEvent, people: Mapping[str, str]) -> dict[str, Any]:
+    """An event of a package as it is in the log, but for what is the service's own matter."""
+    event = logged.event
+    itself = f"/v3/packages/{segment(event.guid)}"
+    links = {"package": {"href": itself}}
+    if not isinstance(event, Package.Deleted):
+        links["state"] = {"href": f"{itself}?at={logged.position}"}
+    return {
+        "position": logged.position,
+        "id": event.event_id,
+        "type": event.TOPIC,
+        "created_at": exact_timestamp(event.timestamp),
+        "actor": _actor(event.actor, people),
+        "request_id": event.request_id,
+        "caused_by": event.caused_by,
+        "data": {name: value for name, value in vars(event).items() if name not in NOT_SHOWN},
+        "links": links,
+    }
+
+
+def _actor(guid: str, people: Mapping[str, str]) -> dict[str, str]:
+    kind = "system" if guid.startswith(SERVICE) else "user"
+    return {"guid": guid, "type": kind, "name": people.get(guid, guid)}
+
+
 def segment(guid: str) -> str:
     """A guid as one segment of a path."""
     return quote(guid, safe="")
+
+
+def exact_timestamp(moment: datetime) -> str:
+    """To the microsecond."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def timestamp(moment: datetime) -> str:

@@ -19,11 +19,10 @@ from adapters.bus.bus import BINDINGS, COMMANDS, EVENTS, STAGING
 from adapters.bus.examples import example_commands, example_events, example_replies
 from adapters.bus.messages import (
     CONTENT_TYPE,
-    ENVELOPE,
     STAGING_REQUESTED,
     source_of,
 )
-from domain.aggregate import RecordedEvent
+from domain.aggregate import ENVELOPE, RecordedEvent
 from domain.command import Command
 from domain.directory import App, Organization, Space
 from domain.download import Download

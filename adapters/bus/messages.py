@@ -8,12 +8,11 @@ from typing import Any
 
 import orjson
 
-from domain.aggregate import Cause
+from domain.aggregate import ENVELOPE, Cause
 from domain.droplet import Droplet
 from domain.ports import LoggedEvent
 
 CONTENT_TYPE = "application/cloudevents+json"
-ENVELOPE = ("originator_id", "originator_version", "originator_topic", "timestamp")
 
 
 @dataclass(frozen=True)

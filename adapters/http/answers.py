@@ -117,6 +117,7 @@ TYPE_MUST_BE_BITS = unprocessable("Package type must be bits.")
 
 _TABLE: list[tuple[type[Exception], Callable[[Any], ErrorAnswer]]] = [
     (faults.UnknownRequest, lambda e: UNKNOWN_REQUEST),
+    (faults.AuditEventNotFound, lambda e: not_found("Event")),
     (faults.NotAuthenticated, lambda e: NOT_AUTHENTICATED),
     (faults.InvalidToken, lambda e: INVALID_TOKEN),
     (faults.NotAuthorized, lambda e: NOT_AUTHORIZED),

@@ -13,6 +13,7 @@ import falcon
 from adapters import context
 from adapters.authorization import Guard
 from adapters.claims import Claims
+from adapters.history import History
 from adapters.http.admission import UploadRules, segment_of
 from adapters.http.answers import (
     JSON_TYPE,
@@ -24,6 +25,7 @@ from adapters.http.answers import (
     new_request_id,
     unparsable,
 )
+from adapters.http.audit import AuditEvents, OneAuditEvent
 from adapters.http.authentication import Authenticator, require_scope
 from adapters.http.directory import CurrentDroplet, OneApp, OneOrganization, OneSpace
 from adapters.http.docs import page_files
@@ -42,6 +44,7 @@ from adapters.http.health import Alive, MetricsPage, Part, Ready, Root
 from adapters.http.openapi import OpenApiDocument
 from adapters.http.packages import AllPackages, OnePackage, PackagesOfApp
 from adapters.http.throttle import RequestRate
+from adapters.http.trail import EventsOfPackage
 from adapters.http.upload import Upload
 from adapters.metrics import Metrics
 from adapters.people import AddressBook
@@ -150,6 +153,7 @@ def create_app(
     rate: RequestRate,
     services: Services,
     read_models: ReadModels,
+    history: History,
     freshness: Freshness,
     registered_apps: bool,
     intake: Intake,
@@ -176,13 +180,17 @@ def create_app(
     for path, file in page_files().items():
         app.add_route(path, file)
     app.add_route("/v3/packages", AllPackages(queries))
-    app.add_route("/v3/packages/{guid}", OnePackage(commands, queries))
+    app.add_route("/v3/packages/{guid}", OnePackage(commands, queries, history))
+    trail = EventsOfPackage(queries, history, services.people)
+    app.add_route("/v3/packages/{guid}/events", trail)
     app.add_route("/v3/packages/{guid}/upload", Upload(commands, intake, claims, rules, metrics))
     app.add_route("/v3/packages/{guid}/download", Download(queries, sender))
     app.add_route("/v3/packages/{guid}/droplets", DropletsOfPackage(commands))
     app.add_route("/v3/droplets", AllDroplets(queries))
     app.add_route("/v3/droplets/{guid}", OneDroplet(commands, queries))
     app.add_route("/v3/droplets/{guid}/download", DropletDownload(queries, sender))
+    app.add_route("/v3/audit_events", AuditEvents(queries, services.people))
+    app.add_route("/v3/audit_events/{guid}", OneAuditEvent(queries, services.people))
     app.add_route("/v3/apps/{guid}", OneApp(queries))
     app.add_route("/v3/apps/{guid}/packages", PackagesOfApp(commands, queries))
     app.add_route("/v3/apps/{guid}/droplets", DropletsOfApp(queries))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import falcon
@@ -18,8 +17,7 @@ from adapters.http.exchange import (
     cause_of,
     idempotency_key,
 )
-from adapters.http.faults import BadQuery
-from adapters.http.paging import Paging
+from adapters.http.paging import Paging, sign_order
 from adapters.tokens import Scope
 from domain.download import BitsOf, Downloaded
 from domain.droplet import Droplet, DropletState
@@ -27,9 +25,6 @@ from domain.errors import DropletNotFound, DropletNotStaged
 from projections.droplets import DropletOrder, DropletQuery, DropletRow
 from projections.representation import DropletView, represent_droplet, segment, view_of_droplet
 from projections.rows import Selection
-
-MAX_VALUES = 1000  # of a filter
-_ORDER = re.compile(rf"([ +-]?)({'|'.join(DropletOrder)})")
 
 
 class DropletsOfPackage:
@@ -106,9 +101,9 @@ class AllDroplets:
         self._queries = queries
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        paging = Paging.of_query(req.query_string, ("app_guids", "order_by", "states"), _signed)
+        paging = Paging.of_query(req.query_string, ("app_guids", "order_by", "states"), sign_order)
         seen = self._queries.guard.apps_seen(caller_of(req))
-        query = _query(paging, _list(paging, "app_guids"), seen)
+        query = _query(paging, paging.values("app_guids"), seen)
         _answer_page(resp, self._queries, paging, "/v3/droplets", query)
 
 
@@ -121,24 +116,10 @@ class DropletsOfApp:
         self._queries = queries
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
-        paging = Paging.of_query(req.query_string, ("order_by", "states"), _signed)
+        paging = Paging.of_query(req.query_string, ("order_by", "states"), sign_order)
         self._queries.check_app(guid, caller_of(req))
         path = f"/v3/apps/{segment(guid)}/droplets"
         _answer_page(resp, self._queries, paging, path, _query(paging, [guid]))
-
-
-def _signed(filters: dict[str, str]) -> None:
-    """Gives `order_by` the sign that it has in links. Raises `BadQuery`.
-
-    A plus sign that was not encoded arrives as a space.
-    """
-    order = filters.get("order_by")
-    if order is None:
-        return
-    match = _ORDER.fullmatch(order)
-    if match is None:
-        raise BadQuery("Order by can only be ordered by 'created_at' or 'updated_at'")
-    filters["order_by"] = ("-" if match[1] == "-" else "+") + match[2]
 
 
 def _query(
@@ -146,20 +127,8 @@ def _query(
 ) -> DropletQuery:
     order = paging.filters.get("order_by", "+created_at")
     return DropletQuery(
-        app_guids, _list(paging, "states"), DropletOrder(order[1:]), order.startswith("-"), visible
+        app_guids, paging.values("states"), DropletOrder(order[1:]), order.startswith("-"), visible
     )
-
-
-def _list(paging: Paging, name: str) -> list[str] | None:
-    """The values of a filter, parted by commas; None if it is not given."""
-    given = paging.filters.get(name)
-    if given is None:
-        return None
-    values = given.split(",")
-    if len(values) > MAX_VALUES:
-        label = name[:1].upper() + name[1:].replace("_", " ")
-        raise BadQuery(f"{label} must be {MAX_VALUES} values or less")
-    return [value for value in values if value]
 
 
 def _find(asked: ReadModels, guid: str) -> DropletRow:

@@ -21,6 +21,7 @@ from domain.aggregate import Cause
 from domain.directory import App, faults_of_name
 from domain.errors import AppNotFound
 from domain.journal import Committed
+from projections.audit_list import AuditReadModel
 from projections.directory import AppEntry, DirectoryReadModel
 from projections.droplets import DropletReadModel
 from projections.packages import PackageReadModel
@@ -101,6 +102,7 @@ class ReadModels:
     packages: PackageReadModel
     droplets: DropletReadModel
     directory: DirectoryReadModel
+    audit: AuditReadModel
     environments: StoredEnvironments
 
 

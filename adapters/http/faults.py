@@ -9,6 +9,10 @@ class UnknownRequest(Exception):
     """No route has this path and method."""
 
 
+class AuditEventNotFound(Exception):
+    """There is no audit event with this guid, or none that its caller sees."""
+
+
 class NotAuthenticated(Exception):
     """There is no bearer token."""
 

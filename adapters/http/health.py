@@ -45,6 +45,7 @@ class Root:
                     "packages_of_an_app": {"href": "/v3/apps/:guid/packages"},
                     "app": {"href": "/v3/apps/:guid"},
                     "droplets": {"href": "/v3/droplets"},
+                    "audit_events": {"href": "/v3/audit_events"},
                     "alive": {"href": "/healthz"},
                     "ready": {"href": "/readyz"},
                     "metrics": {"href": "/metrics"},

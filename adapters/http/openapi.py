@@ -90,6 +90,7 @@ _TOKEN = f"""
 _TAGS = {
     "packages": "Packages: created, uploaded to, downloaded, deleted.",
     "droplets": "Droplets: what builders make of packages.",
+    "audit": "Who did what, and all that happened to a package.",
     "directory": "Apps, spaces and organizations, as other systems have told of them.",
     "service": "The service itself; open to everybody.",
 }

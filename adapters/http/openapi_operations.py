@@ -7,6 +7,7 @@ from typing import Any
 
 from adapters.http import faults
 from adapters.http.answers import JSON_TYPE, STORE_AWAY, ErrorAnswer
+from adapters.http.audit import AuditEvents, OneAuditEvent
 from adapters.http.directory import CurrentDroplet, OneApp, OneOrganization, OneSpace
 from adapters.http.download import Download
 from adapters.http.droplets import (
@@ -19,6 +20,7 @@ from adapters.http.droplets import (
 from adapters.http.health import Alive, MetricsPage, Ready, Root
 from adapters.http.openapi_schemas import Schema, ref
 from adapters.http.packages import AllPackages, OnePackage, PackagesOfApp
+from adapters.http.trail import EventsOfPackage
 from adapters.http.upload import Upload
 from adapters.metrics import CONTENT_TYPE
 from domain import errors
@@ -159,8 +161,23 @@ OPERATIONS: list[Operation] = [
         "/v3/packages/{guid}", "GET", OnePackage, "showPackage", "packages",
         "Show a package",
         _json("200", "The package.", "Package"),
+        "With `at` it is shown as it was then, also if it is deleted now: not before it was "
+        "created, nor after it was deleted.",
         guid_of="package",
-        refusals=(_NO_PACKAGE,),
+        parameters=("at",),
+        refusals=(
+            _NO_PACKAGE,
+            faults.BadQuery("At: position 12 is beyond the newest event, which is at 11"),
+        ),
+    ),
+    Operation(
+        "/v3/packages/{guid}/events", "GET", EventsOfPackage, "listEventsOfPackage", "audit",
+        "List what happened to a package",
+        _json("200", "A page, in the order of the log.", "PageOfPackageEvents"),
+        "From its creation on, also if it is deleted now. Downloads are in the audit events.",
+        guid_of="package",
+        parameters=PAGE,
+        refusals=(_BAD_PAGE, _NO_PACKAGE),
     ),
     Operation(
         "/v3/packages/{guid}", "DELETE", OnePackage, "deletePackage", "packages",
@@ -281,6 +298,25 @@ OPERATIONS: list[Operation] = [
         guid_of="droplet",
         parameters=_BITS_PARAMETERS,
         refusals=(_NO_DROPLET, errors.DropletNotStaged("", ""), _NO_RANGE, STORE_AWAY),
+    ),
+    Operation(
+        "/v3/audit_events", "GET", AuditEvents, "listAuditEvents", "audit",
+        "List who did what, as far as you may see it",
+        _json("200", "A page, in the order of the log.", "PageOfAuditEvents"),
+        "What happened to apps that you see, and in spaces in which you have a role.",
+        parameters=(
+            *PAGE, "order_by", "types", "target_guids", "target_guids.not", "space_guids",
+            "organization_guids", "created_ats", "created_ats.gt", "created_ats.gte",
+            "created_ats.lt", "created_ats.lte",
+        ),
+        refusals=(_BAD_PAGE, _TOO_MANY_APPS),
+    ),
+    Operation(
+        "/v3/audit_events/{guid}", "GET", OneAuditEvent, "showAuditEvent", "audit",
+        "Show an audit event",
+        _json("200", "The event.", "AuditEvent"),
+        guid_of="audit event",
+        refusals=(faults.AuditEventNotFound(),),
     ),
     Operation(
         "/v3/apps/{guid}", "GET", OneApp, "showApp", "directory",

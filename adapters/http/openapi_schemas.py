@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from adapters.http.droplets import MAX_VALUES
-from adapters.http.paging import DEFAULT_PER_PAGE, MAX_PER_PAGE
+from adapters.http.audit import MAX_TIMES
+from adapters.http.paging import DEFAULT_PER_PAGE, MAX_PER_PAGE, MAX_VALUES
 from domain.aggregate import MAX_GUID_LENGTH
 from domain.droplet import MAX_STACK, MIN_DISK, MIN_MEMORY, DropletState
 from domain.package import PackageState, PackageType
@@ -21,6 +21,12 @@ _TIME: Schema = {
     "format": "date-time",
     "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$",
     "description": "UTC, to the second.",
+}
+_EXACT_TIME: Schema = {
+    "type": "string",
+    "format": "date-time",
+    "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$",
+    "description": "UTC, to the microsecond.",
 }
 _TIME_OR_NULL = _TIME | {
     "type": ["string", "null"],
@@ -77,13 +83,18 @@ def guid(description: str, **more: Any) -> Schema:
     return {"type": "string", "minLength": 1, "description": description} | more
 
 
-def _page_of(name: str) -> Schema:
+def _place(description: str) -> Schema:
+    there = whole({"guid": {"type": "string"}}, description)
+    return {"anyOf": [there, {"type": "null"}], "description": description}
+
+
+def _page_of(name: str, what: str = "") -> Schema:
     return whole(
         {
             "pagination": ref("schemas", "Pagination"),
             "resources": {"type": "array", "items": ref("schemas", name)},
         },
-        f"A page of a list: {name.lower()}s in the order asked for.",
+        f"A page of a list: {what or f'{name.lower()}s'} in the order asked for.",
     )
 
 
@@ -181,6 +192,81 @@ def schemas() -> Schema:
             },
             "An organization, as other systems have told of it.",
         ),
+        "AuditEvent": whole(
+            {
+                "guid": guid("Its name for ever, also when the list was built anew."),
+                "created_at": _TIME,
+                "updated_at": _TIME | {"description": "The same: an event does not change."},
+                "type": {
+                    "type": "string",
+                    "description": "What was done.",
+                    "examples": ["audit.app.package.upload"],
+                },
+                "actor": ref("schemas", "Actor"),
+                "target": whole(
+                    {
+                        "guid": guid("Of what it was done to."),
+                        "type": {"enum": ["app", "space", "organization", "user"]},
+                        "name": {"type": "string", "description": "As it was then, if known."},
+                    },
+                    "What it was done to: of packages and droplets, their app.",
+                ),
+                "data": {
+                    "type": "object",
+                    "description": "What else there is to say: of packages and droplets their "
+                    "guid; what was asked for; the request, and the event of the log.",
+                    "required": ["event_id", "position", "request_id"],
+                    "properties": {
+                        "package_guid": {"type": "string"},
+                        "droplet_guid": {"type": "string"},
+                        "request": {"type": "object"},
+                        "role": {"type": "string"},
+                        "event_id": {"type": "string"},
+                        "position": {"type": "integer", "minimum": 1},
+                        "request_id": {"type": "string"},
+                    },
+                },
+                "space": _place("The space in which it happened, as far as that was known."),
+                "organization": _place("The organization of that space."),
+                "links": whole({"self": _link()}),
+            },
+            "Who did what, to what, when and where.",
+        ),
+        "PackageEvent": whole(
+            {
+                "position": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "description": "Its place in the log.",
+                },
+                "id": guid("The package's guid, a slash, and the version that it then has."),
+                "type": {
+                    "type": "string",
+                    "description": "What happened.",
+                    "examples": ["package.upload_started"],
+                },
+                "created_at": _EXACT_TIME,
+                "actor": ref("schemas", "Actor"),
+                "request_id": {"type": "string", "description": "The request that led to it."},
+                "caused_by": _TEXT_OR_NULL
+                | {"description": "The id of the event that led to it; null if none did."},
+                "data": {"type": "object", "description": "The event's own fields."},
+                "links": whole(
+                    {"package": _link(), "state": _link()},
+                    "state: the package as it was then; a deletion leaves none.",
+                    ("state",),
+                ),
+            },
+            "What happened to a package.",
+        ),
+        "Actor": whole(
+            {
+                "guid": guid("The user's guid, or the name under which the service acts itself."),
+                "type": {"enum": ["user", "system"]},
+                "name": {"type": "string", "description": "An address, while one is kept."},
+            },
+            "Who did it.",
+        ),
         "Pagination": whole(
             {
                 "total_results": {"type": "integer", "minimum": 0},
@@ -193,6 +279,8 @@ def schemas() -> Schema:
         ),
         "PageOfPackages": _page_of("Package"),
         "PageOfDroplets": _page_of("Droplet"),
+        "PageOfAuditEvents": _page_of("AuditEvent", "audit events"),
+        "PageOfPackageEvents": _page_of("PackageEvent", "a package's events"),
         "NewPackage": {
             "description": "What a new package is to be.",
             "oneOf": [ref("schemas", "NewBitsPackage"), ref("schemas", "NewDockerPackage")],
@@ -333,19 +421,52 @@ def parameters() -> Schema:
             "What the list is ordered by; with a minus sign, the newest comes first.",
             {"type": "string", "enum": orders, "default": "created_at"},
         ),
-        "states": _query(
+        "states": _list(
             "states",
             f"Only droplets in these states, parted by commas: {', '.join(DropletState)}.",
-            {"type": "array", "items": {"type": "string"}, "maxItems": MAX_VALUES},
-            style="form",
-            explode=False,
         ),
-        "app_guids": _query(
-            "app_guids",
-            "Only droplets of these apps, parted by commas.",
-            {"type": "array", "items": {"type": "string"}, "maxItems": MAX_VALUES},
-            style="form",
-            explode=False,
+        "app_guids": _list("app_guids", "Only droplets of these apps, parted by commas."),
+        "types": _list("types", "Only audit events of these types, parted by commas."),
+        "target_guids": _list(
+            "target_guids",
+            "Only audit events of these apps, spaces, organizations or users, or about these "
+            "packages or droplets, parted by commas.",
+        ),
+        "target_guids.not": _list("target_guids[not]", "All but those."),
+        "space_guids": _list("space_guids", "Only what happened in these spaces."),
+        "organization_guids": _list(
+            "organization_guids", "Only what happened in these organizations."
+        ),
+        "created_ats": _list(
+            "created_ats",
+            "Only what happened at these times. A time of whole seconds is all of its second.",
+            MAX_TIMES,
+            "date-time",
+        ),
+        **{
+            f"created_ats.{name}": _query(
+                f"created_ats[{name}]",
+                f"Only what happened {said} this time. A time of whole seconds is all of its "
+                "second.",
+                {"type": "string", "format": "date-time"},
+            )
+            for name, said in (
+                ("gt", "after"),
+                ("gte", "at or after"),
+                ("lt", "before"),
+                ("lte", "at or before"),
+            )
+        },
+        "at": _query(
+            "at",
+            "As it was when the log ended with this position, or with the last one that was "
+            "appended before this time (RFC 3339). Neither may be yet to come.",
+            {
+                "anyOf": [
+                    {"type": "integer", "minimum": 0},
+                    {"type": "string", "format": "date-time"},
+                ]
+            },
         ),
         "source_package_guid": _query(
             "source_package_guid",
@@ -393,6 +514,12 @@ def path_guid(what: str) -> Schema:
 
 def _query(name: str, description: str, schema: Schema, **more: Any) -> Schema:
     return {"name": name, "in": "query", "description": description, **more, "schema": schema}
+
+
+def _list(name: str, description: str, most: int = MAX_VALUES, format: str | None = None) -> Schema:
+    items: Schema = {"type": "string"} | ({"format": format} if format else {})
+    schema = {"type": "array", "items": items, "maxItems": most}
+    return _query(name, description, schema, style="form", explode=False)
 
 
 def _header(name: str, description: str, schema: Schema) -> Schema:

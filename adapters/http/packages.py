@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 import falcon
 
 from adapters.fields import new_package_of
+from adapters.history import History, NoSuchPast, aggregate_at, position_told
 from adapters.http.exchange import (
     Commands,
     Queries,
@@ -15,9 +16,11 @@ from adapters.http.exchange import (
     cause_of,
     idempotency_key,
 )
+from adapters.http.faults import BadQuery
 from adapters.http.paging import Paging
 from adapters.tokens import Scope
 from domain.errors import PackageNotFound
+from domain.package import Package
 from projections.packages import PackagePage
 from projections.representation import represent, segment, view_of
 
@@ -78,16 +81,33 @@ class OnePackage:
 
     scopes = {"GET": Scope.READ, "DELETE": Scope.WRITE}
 
-    def __init__(self, commands: Commands, queries: Queries) -> None:
+    def __init__(self, commands: Commands, queries: Queries, history: History) -> None:
         self._commands = commands
         self._queries = queries
+        self._history = history
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
+        at = parse_qs(req.query_string, keep_blank_values=True).get("at")
+        if at is not None:
+            self._show_past(req, resp, guid, at[-1])
+            return
         row = self._queries.ask().packages.find(guid)
         if row is None:
             raise PackageNotFound(guid)
         self._queries.guard.see_package(caller_of(req), guid, row.view.app_guid)
         answer_json(resp, represent(row.view))
+
+    def _show_past(self, req: falcon.Request, resp: falcon.Response, guid: str, at: str) -> None:
+        """Today's rendering of a package as it was, also of one that is deleted now."""
+        try:
+            position = position_told(self._history, at)
+        except NoSuchPast as reason:
+            raise BadQuery(f"At: {reason}") from None
+        package = aggregate_at(self._history, Package, guid, position)
+        if package is None or package.deleted:
+            raise PackageNotFound(guid)
+        self._queries.guard.see_package(caller_of(req), guid, package.app_guid)
+        answer_json(resp, represent(view_of(package)))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         self._commands.may_change_package(req, guid)

@@ -12,7 +12,9 @@ from adapters.http.faults import BadQuery
 
 DEFAULT_PER_PAGE = 50
 MAX_PER_PAGE = 5000
+MAX_VALUES = 1000  # of a filter
 _NUMBER = re.compile(r"[+-]?[0-9]{1,1000}")
+_ORDER = re.compile(r"([ +-]?)(created_at|updated_at)")
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,39 @@ class Paging:
             "resources": resources,
         }
 
+    def values(self, name: str) -> list[str] | None:
+        """The values of a filter, parted by commas; None if it is not given. Raises `BadQuery`."""
+        return values_of(self.filters, name)
+
     def _link(self, path: str, page: int) -> dict[str, str]:
         parameters = {**self.filters, "page": page, "per_page": self.per_page}
         return {"href": f"{path}?{urlencode(sorted(parameters.items()))}"}
+
+
+def values_of(filters: Mapping[str, str], name: str) -> list[str] | None:
+    """As `Paging.values`."""
+    given = filters.get(name)
+    if given is None:
+        return None
+    values = given.split(",")
+    if len(values) > MAX_VALUES:
+        label = name[:1].upper() + name[1:].replace("_", " ")
+        raise BadQuery(f"{label} must be {MAX_VALUES} values or less")
+    return [value for value in values if value]
+
+
+def sign_order(filters: dict[str, str]) -> None:
+    """Gives `order_by` the sign that it has in links. Raises `BadQuery`.
+
+    A plus sign that was not encoded arrives as a space.
+    """
+    order = filters.get("order_by")
+    if order is None:
+        return
+    match = _ORDER.fullmatch(order)
+    if match is None:
+        raise BadQuery("Order by can only be ordered by 'created_at' or 'updated_at'")
+    filters["order_by"] = ("-" if match[1] == "-" else "+") + match[2]
 
 
 def _number(values: dict[str, str], name: str, label: str, default: int, reasons: list[str]) -> int:

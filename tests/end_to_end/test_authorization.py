@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,10 @@ def house(
 Ask = Callable[[House, httpx.Client], httpx.Response]
 
 
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def new_package(house: House, app: str = "app-1") -> str:
     return house.developer.create(app)
 
@@ -135,6 +140,8 @@ READS: dict[str, tuple[Ask, str]] = {
     "package": (lambda h, c: c.get(f"/v3/packages/{h.package}"), "Package"),
     "download": (lambda h, c: c.get(f"/v3/packages/{h.package}/download"), "Package"),
     "droplet": (lambda h, c: c.get(f"/v3/droplets/{h.droplet}"), "Droplet"),
+    "events of package": (lambda h, c: c.get(f"/v3/packages/{h.package}/events"), "Package"),
+    "package as it was": (lambda h, c: c.get(f"/v3/packages/{h.package}?at={now()}"), "Package"),
 }
 WRITES: dict[str, tuple[Ask, int, str]] = {
     "create": (lambda h, c: c.post("/v3/apps/app-1/packages", json={"type": "bits"}), 201, "App"),
@@ -225,6 +232,43 @@ def test_lists_hold_what_may_be_seen(house: House) -> None:
                     entry["links"]["app"]["href"] in {f"/v3/apps/{guid}" for guid in seen}
                     for entry in everything["resources"]
                 )
+
+
+def test_audit_events_are_those_of_what_may_be_seen(house: House) -> None:
+    """Those of apps, and by roles of spaces; one that may not be seen is not there."""
+    house.client("stranger").create("app-2")
+    new_package(house, "app-1b")  # a Cloud Controller is asked of apps that have packages
+
+    def listed(http: httpx.Client, query: str = "") -> list[dict[str, Any]]:
+        page = http.get(f"/v3/audit_events?per_page=5000{query}").json()
+        assert page["pagination"]["total_results"] == len(page["resources"])
+        events: list[dict[str, Any]] = page["resources"]
+        return events
+
+    everything = listed(house.admin.http)
+    theirs = {"developer": ("app-1", "app-1b"), "auditor": ("app-1", "app-1b"),
+              "stranger": ("app-2",), "nobody": ()}  # fmt: skip
+    for user, apps in theirs.items():
+        http = house.client(user).http
+        seen = listed(http)
+        of_apps = [event for event in everything if event["target"]["guid"] in apps]
+        assert [event for event in seen if event["target"]["type"] == "app"] == of_apps
+        others = {event["type"] for event in seen if event["target"]["type"] != "app"}
+        assert bool(others) == (house.by == "roles" and bool(apps)), user
+        assert listed(http, "&target_guids=app-1") == [
+            event for event in of_apps if event["target"]["guid"] == "app-1"
+        ]
+        for event in everything:
+            if event["target"]["guid"] in ("app-1", "app-2", "org-1"):
+                answer = http.get(event["links"]["self"]["href"])
+                assert answer.status_code == (200 if event in seen else 404), (user, event)
+
+
+def test_a_builder_hears_no_more_than_others_of_who_did_what(house: House) -> None:
+    """It sees every package, and not what people did."""
+    builder = Client(house.service, token=token("a-builder", (Scope.READ, Scope.BUILDER))).http
+    assert builder.get(f"/v3/packages/{house.package}").status_code == 200
+    assert builder.get("/v3/audit_events").json()["resources"] == []
 
 
 def test_pages_of_what_may_be_seen_fit_together(house: House) -> None:

@@ -230,18 +230,17 @@ FILTERS: list[tuple[Callable[[str], dict[str, Any]], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(FILTERS)))
-def test_filters_leave_what_is_asked_for(bench: Bench, number: int) -> None:
+def test_filters_leave_what_is_asked_for(bench: Bench) -> None:
     """Targets are also the packages that events are about; the total counts what is left."""
     bench.directory.announce_space("space-1", "production", "org-1", BY)
     bench.announce()
     guid = bench.ready()
     bench.create("app-2")
-    query, expected = FILTERS[number]
-    assert bench.types(**query(guid)) == expected
-    backwards = bench.page(descending=True, **query(guid))
-    assert [event.type.removeprefix("audit.") for event in backwards.events] == expected[::-1]
-    assert backwards.total == len(expected)
+    for query, expected in FILTERS:
+        assert bench.types(**query(guid)) == expected
+        backwards = bench.page(descending=True, **query(guid))
+        assert [event.type.removeprefix("audit.") for event in backwards.events] == expected[::-1]
+        assert backwards.total == len(expected)
 
 
 def test_times_are_from_and_up_to(bench: Bench) -> None:
