@@ -14,6 +14,7 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    false,
     func,
     or_,
     select,
@@ -168,7 +169,7 @@ def _conditions(query: AuditQuery) -> list[ColumnElement[bool]]:
         found.append(or_(subject.is_(None), subject.not_in(others)))
     at = audit.c.created_at
     if query.spans is not None:
-        found.append(or_(*(and_(at >= start, at < end) for start, end in query.spans)))
+        found.append(or_(false(), *(and_(at >= start, at < end) for start, end in query.spans)))
     if query.since is not None:
         found.append(at >= query.since)
     if query.until is not None:

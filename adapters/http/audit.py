@@ -126,7 +126,7 @@ def _moments(filters: Mapping[str, str], name: str) -> list[Moment] | None:
     given = filters.get(name)
     if given is None:
         return None
-    texts = given.split(",") if name == TIMES else [given]
+    texts = [text for text in given.split(",") if text] if name == TIMES else [given]
     if len(texts) > MAX_TIMES:
         raise BadQuery(f"Created ats must be {MAX_TIMES} times or less")
     label = name.replace("created_ats", "Created ats")

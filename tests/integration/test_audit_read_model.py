@@ -257,6 +257,7 @@ def test_times_are_from_and_up_to(bench: Bench) -> None:
     assert found(until=second) == [first]
     assert found(since=second, until=third) == [second]
     assert found(spans=[(first, first + 1), (third, third + 1)]) == [first, third]
+    assert found(spans=[]) == []
 
 
 def test_a_caller_sees_what_is_theirs(bench: Bench) -> None:

@@ -32,6 +32,10 @@ REFUSED_BY_STATE = {
         "Source and destination app cannot be the same",
         "Idempotency-Key was used for another request",
     ),
+    "showPackage": (
+        r"The query parameter is invalid: At: position \d+ is beyond the newest event, .+",
+        r"The query parameter is invalid: At: '.+' is in the future: .+",
+    ),
     "uploadBits": (
         "Bits may be uploaded only once. Create a new package to upload different bits.",
         "Package type must be bits.",
