@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +13,7 @@ import httpx
 import pytest
 
 from adapters.tokens import Scope
-from tests.support.service import TOKENS, Client, Service, bearer, token
+from tests.support.service import ROOT, TOKENS, Client, Service, bearer, token
 from tests.support.waiting import eventually
 from tests.support.zips import random_zip
 
@@ -70,6 +72,20 @@ def test_an_audit_event_has_cloud_foundrys_shape(client: Client) -> None:
         "links": {"self": {"href": f"/v3/audit_events/{itself}"}},
     }
     assert client.http.get(f"/v3/audit_events/{itself}").json() == {"guid": itself, **event}
+
+
+@pytest.mark.slow
+def test_a_forgotten_address_is_shown_no_more(client: Client, service: Service) -> None:
+    """Who did it is still told, by their guid."""
+    signed = TOKENS.sign("carl", "carl@example.com", (Scope.READ, Scope.WRITE), 60)
+    client.http.post("/v3/apps/of-carl/packages", json={"type": "bits"}, headers=bearer(signed))
+    (before,) = listed(client, target_guids="of-carl")
+    subprocess.run(
+        [sys.executable, "-m", "entrypoints", "forget", "carl"],
+        cwd=ROOT, env=service.environment(), check=True, capture_output=True,
+    )  # fmt: skip
+    (after,) = listed(client, target_guids="of-carl")
+    assert (before["actor"]["name"], after["actor"]["name"]) == ("carl@example.com", "carl")
 
 
 def test_an_event_that_is_not_there_is_not_found(client: Client) -> None:
