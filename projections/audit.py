@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, Connection, Index, Integer, Table, Text, insert
+from sqlalchemy import BigInteger, Column, Connection, Index, Integer, Table, Text
 
 from domain.aggregate import RecordedEvent
 from domain.directory import App, Organization, Space
 from domain.ports import LoggedEvent
 from projections.audit_entries import TOLD, USER, Entry, entry_of, places_named
+from projections.bulk import BulkInsert
 from projections.positions import metadata
 from projections.rows import KeyedTable, Rows, beside, microseconds, storable
 from projections.tally import Tally, counts_table, stretch_of
@@ -75,13 +76,13 @@ class AuditProjection:
 
     def __init__(self, suffix: str = "") -> None:
         events, counts = beside(audit, suffix), beside(audit_counts, suffix)
-        self._insert = insert(events)
+        self._insert = BulkInsert(events)
         self._places = KeyedTable(beside(audit_places, suffix))
         self._tally = Tally(counts)
         self.tables: Sequence[Table] = (events, self._places.table, counts)
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
-        ours = [logged for logged in events if isinstance(logged.event, TOLD)]
+        ours = [logged for logged in events if type(logged.event) in TOLD]
         if not ours:
             return
         before = self._known(connection, ours)
@@ -92,7 +93,7 @@ class AuditProjection:
             if entry is not None:
                 rows.append(_row(places, position, event, entry))
         if rows:
-            connection.execute(self._insert, rows)
+            self._insert.execute(connection, rows)
         self._tally.add(
             connection, Counter((row["type"], stretch_of(row["number"])) for row in rows)
         )
@@ -101,8 +102,9 @@ class AuditProjection:
     def _known(self, connection: Connection, events: Iterable[LoggedEvent]) -> Rows:
         """What there is of all that has to be known, up to the organizations."""
         found: Rows = {}
-        asked: set[str] = set()
-        wanted = {key for logged in events for key in places_named(logged.event)}
+        # what begins in these events is not there yet
+        asked = {event.originator_id for _, event in events if event.originator_version == 1}
+        wanted = {key for _, event in events for key in places_named(event)} - asked
         while wanted:
             asked |= wanted
             some = self._places.rows(connection, wanted)

@@ -296,4 +296,4 @@ _TOLD: dict[type[RecordedEvent], Callable[[Rows, Any], Entry | None]] = {
     Role.Restored: _role_restored,
     Role.Removed: _role_removed,
 }
-TOLD = tuple(_TOLD)
+TOLD = frozenset(_TOLD)

@@ -79,6 +79,9 @@ class AuditPage:
 class AuditReadModel:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._snapshots = engine  # whose transactions see one state of the tables
+        if engine.dialect.name == "postgresql":
+            self._snapshots = engine.execution_options(isolation_level="REPEATABLE READ")
         self._tally = Tally(audit_counts)
 
     def find(self, guid: str) -> AuditView | None:
@@ -101,7 +104,7 @@ class AuditReadModel:
     def page(self, query: AuditQuery, page: int, per_page: int) -> AuditPage:
         """The events that a query asks for, in the order of the log; pages count from 1."""
         offset = (page - 1) * per_page
-        with self._engine.connect() as connection:
+        with self._snapshots.connect() as connection:
             if query.by_type_alone:
                 total, numbers = self._by_type(connection, query, offset, per_page)
             else:

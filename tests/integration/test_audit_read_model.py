@@ -200,7 +200,7 @@ def test_built_again_it_is_the_same(bench: Bench) -> None:
     bench.create("app-2")
     guids = [event.guid for event in bench.events()]
     before = rows_of(bench)
-    bench.projector.rebuild(["audit"])
+    bench.store.builder().build(["audit"])
     assert rows_of(bench) == before
     assert [event.guid for event in bench.events()] == guids
     assert len(set(guids)) == len(guids)
