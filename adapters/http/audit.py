@@ -129,11 +129,14 @@ def _moments(filters: Mapping[str, str], name: str) -> list[Moment] | None:
     texts = [text for text in given.split(",") if text] if name == TIMES else [given]
     if len(texts) > MAX_TIMES:
         raise BadQuery(f"Created ats must be {MAX_TIMES} times or less")
-    label = name.replace("created_ats", "Created ats")
-    found = []
+    found, wrong = [], []
     for text in texts:
         try:
             found.append(moment_told(text))
         except ValueError as error:
-            raise BadQuery(f"{label} must be times, and {error}") from None
+            wrong.append(str(error))
+    if wrong:
+        must = "be times" if name == TIMES else "be a time"
+        label = name.replace("created_ats", "Created ats")
+        raise BadQuery(f"{label} must {must}, and {', '.join(wrong)}")
     return found

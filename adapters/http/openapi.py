@@ -24,15 +24,8 @@ from adapters.http.answers import (
     unparsable,
 )
 from adapters.http.openapi_operations import OPERATIONS, Operation, Refusal
-from adapters.http.openapi_schemas import (
-    Schema,
-    headers,
-    parameters,
-    path_guid,
-    ref,
-    schemas,
-    whole,
-)
+from adapters.http.openapi_parameters import headers, parameters, path_guid
+from adapters.http.openapi_schemas import Schema, ref, schemas, whole
 from adapters.token_keys import KeysAway
 from adapters.tokens import Scope
 

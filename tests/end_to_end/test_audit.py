@@ -178,7 +178,7 @@ def test_the_newest_come_first_if_they_are_asked_for_so(client: Client) -> None:
 def test_what_is_wrong_with_a_query_is_told_at_once(client: Client) -> None:
     """Every reason, with the value and what would be right."""
     query = {
-        "page": "0", "order_by": "name", "created_ats": "yesterday",
+        "page": "0", "order_by": "name", "created_ats": "yesterday,today",
         "created_ats[gt]": "2026-02-30T00:00:00Z", "actors": "ann",
         "types": ",".join("x" * 1001),
     }  # fmt: skip
@@ -188,7 +188,8 @@ def test_what_is_wrong_with_a_query_is_told_at_once(client: Client) -> None:
         "Order by can only be ordered by 'created_at' or 'updated_at', "
         "Types must be 1000 values or less, "
         "Created ats must be times, and 'yesterday' is no time such as 2026-11-26T09:30:00Z, "
-        "Created ats[gt] must be times, and '2026-02-30T00:00:00Z' is no time that there is, "
+        "'today' is no time such as 2026-11-26T09:30:00Z, "
+        "Created ats[gt] must be a time, and '2026-02-30T00:00:00Z' is no time that there is, "
         "such as 2026-11-26T09:30:00Z",
     ]
     many = ",".join(["2026-11-26T09:30:00Z"] * 101)
