@@ -190,6 +190,11 @@ def load_secrets(path: Path) -> list[str]:
 
 def make_secret(path: Path) -> None:
     """Makes a secret at the first start, which only the owner may read. Raises `OSError`."""
+    make_once(path, lambda: f"{secrets.token_urlsafe(48)}\n".encode())
+
+
+def make_once(path: Path, make: Callable[[], bytes]) -> None:
+    """Makes a file that only its owner may read, unless it is there. Raises `OSError`."""
     try:
         path.stat()
         return
@@ -198,8 +203,8 @@ def make_secret(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_urlsafe(48) + "\n")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(make())
         file.flush()
         os.fsync(file.fileno())
     try:

@@ -29,6 +29,7 @@ from domain.errors import NewerData
 from entrypoints.apps import add_apps
 from entrypoints.builder import builder_process
 from entrypoints.check import add_check
+from entrypoints.checkpoint import add_checkpoint
 from entrypoints.dead import add_dead
 from entrypoints.keys import make_keys, make_tokens
 from entrypoints.logs import log_to_stderr
@@ -46,6 +47,7 @@ from entrypoints.tools import (
     print_contract,
     print_token,
 )
+from entrypoints.verify import add_verify
 from entrypoints.wiring import Wiring
 
 logger = logging.getLogger("packtrail.serve")
@@ -100,6 +102,7 @@ settings (environment variables):
   PACKTRAIL_MAX_ENTRIES       250000                       of a zip
   PACKTRAIL_MAX_UNPACKED_SIZE  as MAX_PACKAGE_SIZE         bytes of a zip's entries together
   PACKTRAIL_MAX_PATH_LENGTH   4096                         bytes of an entry's name
+  PACKTRAIL_CHECKPOINT_KEY    made at its first use, in <data>/checkpoint.key: a PEM file
   PACKTRAIL_SWEEP_GRACE       3600                         seconds until bits are swept that no
                               package names; more than an upload takes from its last byte on
 """
@@ -116,14 +119,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         settings = Settings.from_environment(_environment(options))
         sys.exit(options.run(settings, options))
     except SettingError as error:
-        sys.exit(f"packtrail: {error}")
+        _give_up(options, error)
     except (
         DataDirInUse, NewerData, NotOurFolder, TracingNotInstalled, UnusableKey, OSError,
         PersistenceError, SQLAlchemyError, sqlite3.Error, psycopg.Error,
     ) as error:  # fmt: skip
-        sys.exit(f"packtrail: {_one_line(error)}")
+        _give_up(options, error)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _give_up(options: argparse.Namespace, error: Exception) -> NoReturn:
+    """Ends with 1, or with what the command has for it."""
+    print(f"packtrail: {_one_line(error)}", file=sys.stderr)
+    sys.exit(getattr(options, "trouble", 1))
 
 
 def _require_text(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -181,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_processes(commands)
     with_data = (
         *add_dead(commands), *add_apps(commands), *add_roles(commands), add_check(commands),
-        add_replay(commands),
+        add_replay(commands), add_checkpoint(commands), add_verify(commands),
     )  # fmt: skip
     for parser_of_data in with_data:
         _add_data_dir(parser_of_data)

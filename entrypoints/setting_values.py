@@ -93,6 +93,14 @@ def file(value: str) -> Path | None:
     return path
 
 
+def file_to_be(value: str) -> Path:
+    """A file that is made if it is not there."""
+    path = Path(value).absolute()
+    if path.exists() and not path.is_file():
+        raise _Invalid("a file, or where one is to be")
+    return path
+
+
 def authorization(value: str) -> AuthorizationBy:
     try:
         return AuthorizationBy(value)

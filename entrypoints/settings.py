@@ -56,6 +56,7 @@ class Settings:
     builder: bool  # whether serve runs one
     builder_api: str  # a URL; empty in serve, which knows its own
     builder_token: str | None
+    checkpoint_key: Path  # a PEM file, made at its first use
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -133,6 +134,9 @@ class Settings:
             builder=read.of("BUILDER", "on", values.switch),
             builder_api=read.of("BUILDER_API", "", values.http_url),
             builder_token=read.of("BUILDER_TOKEN", "", values.token),
+            checkpoint_key=read.of(
+                "CHECKPOINT_KEY", str(data_dir / "checkpoint.key"), values.file_to_be
+            ),
         )
         read.refuse_unknown()
         settings._refuse_uploads_among_our_files(upload_dir)
@@ -174,7 +178,10 @@ class Settings:
     def _refuse_uploads_among_our_files(self, upload_dir: Path) -> None:
         """A file that is uploaded from there is removed then. Raises `SettingError`."""
         uploads = upload_dir.resolve()
-        ours = [self.staging_dir, self.blob_dir, self.secret_file, self.sqlite_file]
+        ours = [
+            self.staging_dir, self.blob_dir, self.secret_file, self.sqlite_file,
+            self.checkpoint_key,
+        ]  # fmt: skip
         for path in [path.resolve() for path in ours if path is not None]:
             if path.is_relative_to(uploads) or uploads.is_relative_to(path):
                 raise SettingError(

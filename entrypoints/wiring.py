@@ -128,6 +128,11 @@ def _bits_stores(
     return staging, LocalBlobs(settings.blob_dir, staging)
 
 
+def open_blobs(settings: Settings) -> LocalBlobs | S3Blobs:
+    """The blob store, only to be read."""
+    return _bits_stores(settings)[1]
+
+
 class Wiring:
     """Makes the parts of a process out of settings. Raises `DataDirInUse`; `OSError`."""
 

@@ -1,0 +1,160 @@
+"""The log in an SQLite file, only read."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Table, select
+from sqlalchemy.dialects import sqlite
+
+from adapters.proof.rows import (
+    BATCH,
+    FIRST,
+    LAST,
+    NothingToCheck,
+    Row,
+    Snapshot,
+    Unreadable,
+    UnreadableRows,
+    Versioned,
+    walk,
+)
+
+PATIENCE = 30.0  # seconds that a read waits, which nobody's writing makes it do in WAL mode
+_EVENTS = (
+    "SELECT rowid, appended_at, originator_id, originator_version, topic, state, hash FROM events "
+)
+_NONE = "LIMIT 0"
+_BETWEEN = "WHERE rowid BETWEEN ? AND ? ORDER BY rowid LIMIT ?"
+_BEFORE = "WHERE rowid < ? ORDER BY rowid DESC LIMIT 1"
+_BROKEN = (sqlite3.DatabaseError,)
+_BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOTADB)
+
+
+def is_broken(error: Exception) -> bool:
+    """Whether what was asked for can't be read, and other things may be."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(code, int) and code & 0xFF in _BROKEN_CODES
+
+
+def open_read_only(path: Path) -> sqlite3.Connection:
+    """Texts are read as bytearrays, so that nothing in them is an error."""
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=ro", uri=True, timeout=PATIENCE, isolation_level=None
+    )
+    connection.text_factory = bytearray
+    return connection
+
+
+class SQLiteLog:
+    """A `Log` (see `adapters.proof.rows`)."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `NothingToCheck`; `sqlite3.Error`."""
+        if not path.is_file():
+            raise NothingToCheck(f"there is no log at {path}")
+        self._path = path
+        self._connection = open_read_only(path)
+        try:
+            row = self._connection.execute("SELECT identity FROM packtrail_schema").fetchone()
+            self._connection.execute(_EVENTS + _NONE)
+        except sqlite3.OperationalError as error:
+            self._connection.close()
+            raise NothingToCheck(
+                f"{path} holds no log with a chain ({error}): packtrail migrate makes one, or "
+                "brings one up to date"
+            ) from None
+        self.identity = bytes(row[0]).decode(errors="backslashreplace") if row else ""
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def head(self) -> int:
+        try:
+            (found,) = self._connection.execute("SELECT max(rowid) FROM events").fetchone()
+        except sqlite3.DatabaseError as error:
+            if not is_broken(error):
+                raise
+            return LAST
+        return found or 0
+
+    def count(self, upto: int) -> int:
+        try:
+            (found,) = self._connection.execute("SELECT count(*) FROM events").fetchone()
+        except sqlite3.DatabaseError as error:
+            if not is_broken(error):
+                raise
+            return 0
+        return int(found)
+
+    def rows(self, upto: int, after: int = FIRST) -> Iterator[Sequence[Row] | Unreadable]:
+        return walk(self._read, _BROKEN, is_broken, upto, after)
+
+    def at(self, position: int) -> Row | Unreadable | None:
+        try:
+            rows = self._read(position, position, 1)
+        except sqlite3.DatabaseError as error:
+            if not is_broken(error):
+                raise
+            return Unreadable(position, position, str(error))
+        return rows[0] if rows else None
+
+    def before(self, position: int) -> Row | None:
+        row: Row | None = self._connection.execute(_EVENTS + _BEFORE, (position,)).fetchone()
+        return row
+
+    def versions(self, upto: int) -> Iterator[Sequence[Versioned] | Unreadable]:
+        cursor = self._connection.execute(
+            "SELECT originator_id, originator_version, rowid FROM events WHERE rowid <= ? "
+            "ORDER BY originator_id, originator_version",
+            (upto,),
+        )
+        with closing(cursor):
+            try:
+                while rows := cursor.fetchmany(BATCH):
+                    yield rows
+            except sqlite3.DatabaseError as error:
+                if not is_broken(error):
+                    raise
+                yield Unreadable(0, LAST, str(error))
+
+    def topics_of(self, originator_id: str, after: int) -> set[str]:
+        query = "SELECT topic FROM events WHERE originator_id = ? AND rowid > ?"
+        found = self._connection.execute(query, (originator_id, after))
+        return {bytes(topic).decode(errors="replace") for (topic,) in found}
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        with closing(open_read_only(self._path)) as connection:
+            connection.execute("BEGIN")
+            connection.execute("SELECT 1 FROM events LIMIT 1").fetchone()
+            yield SQLiteSnapshot(connection)
+
+    def _read(self, first: int, last: int, limit: int) -> list[Row]:
+        return self._connection.execute(_EVENTS + _BETWEEN, (first, last, limit)).fetchall()
+
+
+class SQLiteSnapshot:
+    """A `Snapshot` (see `adapters.proof.rows`) on a connection of its own."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, table: Table) -> Iterator[tuple[Any, ...]]:
+        query = select(table).order_by(*table.primary_key.columns)
+        try:
+            cursor = self._connection.execute(str(query.compile(dialect=sqlite.dialect())))
+            with closing(cursor):
+                while rows := cursor.fetchmany(BATCH):
+                    yield from rows
+        except sqlite3.DatabaseError as error:  # a column that is not there, or a bad page
+            raise UnreadableRows(str(error)) from error
+
+    def has(self, table: str) -> bool:
+        query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        return self._connection.execute(query, (table,)).fetchone() is not None
