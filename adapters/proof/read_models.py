@@ -165,5 +165,5 @@ def _difference(
 def _brief(value: Any) -> str:
     if value is None:
         return "nothing"
-    text = shown(value)
+    text = shown(int(value) if isinstance(value, bool) else value)  # as SQLite has them
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
