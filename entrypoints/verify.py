@@ -143,7 +143,7 @@ def _keys(settings: Settings, options: argparse.Namespace) -> Mapping[str, Verif
 
 
 def _check_log(log: Log, head: int, report: _Report, checked: dict[str, int]) -> None:
-    chain = ChainCheck(report.tell, Decoder().fault_of)
+    chain = ChainCheck(report.tell, Decoder().fault_of, log.text)
     total = log.count(head)
     with _progress("chain", total, " events") as progress:
         for rows in log.rows(head):

@@ -27,11 +27,6 @@ _RUN = 64  # events one behind the other that don't fit, until a new beginning i
 _KEPT = 20_000  # of which more is to be learned at the end
 _TRIES = 4_000_000  # hashes made at the end at most
 _GAP = 1000  # positions without an event that are looked for one by one
-_COLUMNS = (
-    ("appended_at", int), ("originator_id", bytearray), ("originator_version", int),
-    ("topic", bytearray), ("state", bytes), ("hash", bytes),
-)  # fmt: skip
-
 NO_MATCH = (
     "its hash does not follow from its content and the event before: it was changed, "
     "or events were added or removed before it"
@@ -75,12 +70,17 @@ class _Path:
 class ChainCheck:
     """Is fed with all events in order, then finished. Holds no more than what doesn't fit.
 
-    `fault_of` tells why an event that fits can't be used by this program.
+    `fault_of` tells why an event that fits can't be used by this program; `text` is what the
+    log reads texts as.
     """
 
-    def __init__(self, tell: Tell, fault_of: Callable[[Row], str | None]) -> None:
+    def __init__(self, tell: Tell, fault_of: Callable[[Row], str | None], text: type) -> None:
         self._tell = tell
         self._fault_of = fault_of
+        self._types = {
+            "appended_at": int, "originator_id": text, "originator_version": int,
+            "topic": text, "state": bytes, "hash": bytes,
+        }  # fmt: skip
         self._previous = GENESIS
         self._before: bytes | None = None  # what the previous event followed
         self._last: Row | None = None
@@ -95,6 +95,7 @@ class ChainCheck:
     def feed(self, rows: Sequence[Row]) -> None:
         self.events += len(rows)
         pack, join, fault_of = _HEAD.pack, b"".join, self._fault_of
+        text = self._types["topic"]
         for row in rows:
             position, appended_at, originator_id, version, topic, state, stored = row
             try:
@@ -102,8 +103,8 @@ class ChainCheck:
                 fits = (
                     sha256(join((self._previous, head, originator_id, topic, state))).digest()
                     == stored
-                    and type(originator_id) is bytearray
-                    and type(topic) is bytearray
+                    and type(originator_id) is text
+                    and type(topic) is text
                     and type(state) is bytes
                     and type(stored) is bytes
                     and not self._run
@@ -143,7 +144,7 @@ class ChainCheck:
         """An event that does not follow the one before as it should."""
         wrong_types = [
             name
-            for value, (name, kind) in zip(row[1:], _COLUMNS, strict=True)
+            for value, (name, kind) in zip(row[1:], self._types.items(), strict=True)
             if type(value) is not kind
         ]
         stored = row[6] if isinstance(row[6], bytes) else b""

@@ -9,10 +9,12 @@ from typing import Any
 import psycopg
 from psycopg.adapt import Loader
 from psycopg.pq import Format
+from psycopg.types.string import ByteaBinaryLoader
 from sqlalchemy import Table, Text, collate, select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from adapters.postgres import MAINTENANCE_PATIENCE, connection_class, options
+from adapters.proof.ahead import ahead
 from adapters.proof.rows import (
     BATCH,
     FIRST,
@@ -41,7 +43,7 @@ _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # it has no typ
 
 
 class _RawText(Loader):
-    """A text's bytes, whatever they are."""
+    """A text's bytes, whatever they are, told from a bytea's by their type."""
 
     format = Format.BINARY
 
@@ -49,8 +51,11 @@ class _RawText(Loader):
         return bytearray(data)
 
 
-def _connect(url: str) -> psycopg.Connection[Any]:
-    """Plans by index, so that rows come in pieces: the planner thinks of all that follow."""
+def _connect(url: str, text: type[Loader]) -> psycopg.Connection[Any]:
+    """Plans by index, so that rows come in pieces: the planner thinks of all that follow.
+
+    `text` is how texts are read, whatever bytes they have.
+    """
     parameters = options(url, MAINTENANCE_PATIENCE)
     parameters["options"] += (
         " -c default_transaction_read_only=on -c enable_seqscan=off -c enable_sort=off"
@@ -58,17 +63,19 @@ def _connect(url: str) -> psycopg.Connection[Any]:
     )
     connection = connection_class(MAINTENANCE_PATIENCE).connect(**parameters, autocommit=True)
     for name in ("text", "varchar"):
-        connection.adapters.register_loader(name, _RawText)
+        connection.adapters.register_loader(name, text)
     return connection
 
 
 class PostgresLog:
     """A `Log` (see `adapters.proof.rows`)."""
 
+    text: type = bytes
+
     def __init__(self, url: str) -> None:
         """Raises `NothingToCheck`; `psycopg.Error`."""
         self._url = url
-        self._connection = _connect(url)
+        self._connection = _connect(url, ByteaBinaryLoader)
         self._cursor = self._connection.cursor(binary=True)
         try:
             row = self._cursor.execute("SELECT identity FROM packtrail_schema").fetchone()
@@ -98,7 +105,7 @@ class PostgresLog:
             return 0
 
     def rows(self, upto: int, after: int = FIRST) -> Iterator[Sequence[Row] | Unreadable]:
-        return walk(self._read, _BROKEN, lambda error: True, upto, after)
+        return ahead(walk(self._read, _BROKEN, lambda error: True, upto, after))
 
     def at(self, position: int) -> Row | Unreadable | None:
         try:
@@ -112,6 +119,9 @@ class PostgresLog:
         return row
 
     def versions(self, upto: int) -> Iterator[Sequence[Versioned] | Unreadable]:
+        return ahead(self._versions(upto))
+
+    def _versions(self, upto: int) -> Iterator[Sequence[Versioned] | Unreadable]:
         with self._connection.transaction():
             with self._connection.cursor("packtrail_versions", binary=True) as cursor:
                 try:
@@ -132,7 +142,7 @@ class PostgresLog:
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        with _connect(self._url) as connection:
+        with _connect(self._url, _RawText) as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             with connection.transaction():
                 yield PostgresSnapshot(connection)

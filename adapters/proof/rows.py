@@ -20,7 +20,7 @@ BATCH = 2000  # rows read at once
 _NEAR = 20_000  # unreadable positions that are tried one by one before steps grow
 
 # position, appended_at, originator id, version, topic, state, hash. The position is an
-# integer; texts are bytearrays, where they are texts.
+# integer; texts are bytes or bytearrays, as the log says.
 Row = tuple[int, Any, Any, Any, Any, Any, Any]
 # originator id, version, position
 Versioned = tuple[Any, Any, int]
@@ -54,6 +54,7 @@ class Log(Protocol):
     """A log that is only read, in pieces: nobody waits for it."""
 
     identity: str
+    text: type  # what texts are read as
 
     def head(self) -> int:
         """The highest position; `LAST` if it can't be told, 0 for an empty log."""

@@ -54,6 +54,8 @@ def open_read_only(path: Path) -> sqlite3.Connection:
 class SQLiteLog:
     """A `Log` (see `adapters.proof.rows`)."""
 
+    text: type = bytearray  # so that it is told from a blob, which may be in a text's place
+
     def __init__(self, path: Path) -> None:
         """Raises `NothingToCheck`; `sqlite3.Error`."""
         if not path.is_file():
