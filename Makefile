@@ -28,6 +28,7 @@ bench: install-dev  ## measure, beside limits of the same run
 	$(BIN)/python -m benchmarks.api_processes
 	$(BIN)/python -m benchmarks.role_lists
 	$(BIN)/python -m benchmarks.slow_clients
+	$(BIN)/python -m benchmarks.verify
 
 services:  ## install the programs that tests use, on Debian, as root
 	./.ci/install-services
