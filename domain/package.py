@@ -400,8 +400,13 @@ class Package(Aggregate, created_event_name="Created"):
         TOPIC = "package.staging_requested"
         droplet_guid: str
 
-        def apply(self, package: Package) -> None:
-            """Nothing of what is shown of a package has changed."""
+        def mutate(self, aggregate: Package | None) -> Package | None:  # type: ignore[override]
+            """Nothing of what is shown of a package changes, nor when it changed last."""
+            changed_at = aggregate.modified_on if aggregate else None
+            package = super().mutate(aggregate)
+            if package is not None and changed_at is not None:
+                package.modified_on = changed_at
+            return package
 
     # Its end -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from adapters.store import Store
+from domain.droplet_service import Wanted
 from domain.package import Digests, Fault, PackageState, PackageType, StoredBits
 from domain.package_service import PackageService
 from projections.packages import PackageRow
@@ -67,6 +68,10 @@ def row_of(store: LocalStore, guid: str) -> PackageRow:
     return row
 
 
+def request_staging(store: LocalStore, guid: str) -> None:
+    store.store.services.droplets.stage(guid, Wanted(), BY)
+
+
 LIVES: dict[str, list[Command]] = {
     "ready and expired": [upload, record_stored, record_hashes, expire],
     "failed by its bits": [upload, fail_by_bits],
@@ -84,6 +89,14 @@ def test_the_row_says_what_the_aggregate_says(store: LocalStore, life: str, batc
         if batch == "one by one":
             assert row_of(store, guid).view == view_of(store.service.load(guid))
     assert row_of(store, guid).view == view_of(store.service.load(guid))
+
+
+def test_a_package_of_which_a_droplet_was_asked_is_shown_as_before(store: LocalStore) -> None:
+    """That is the droplet's matter: also when the package was updated stays what it was."""
+    guid = ready(store)
+    before = row_of(store, guid).view
+    request_staging(store, guid)
+    assert row_of(store, guid).view == view_of(store.service.load(guid)) == before
 
 
 def test_a_new_package_awaits_its_bits(store: LocalStore) -> None:
