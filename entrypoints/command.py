@@ -31,6 +31,8 @@ from entrypoints.builder import builder_process
 from entrypoints.check import add_check
 from entrypoints.checkpoint import add_checkpoint
 from entrypoints.dead import add_dead
+from entrypoints.export import add_export
+from entrypoints.importing import add_import
 from entrypoints.keys import make_keys, make_tokens
 from entrypoints.logs import log_to_stderr
 from entrypoints.metrics import serve_metrics
@@ -191,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     with_data = (
         *add_dead(commands), *add_apps(commands), *add_roles(commands), add_check(commands),
         add_replay(commands), add_checkpoint(commands), add_verify(commands),
+        add_export(commands), add_import(commands),
     )  # fmt: skip
     for parser_of_data in with_data:
         _add_data_dir(parser_of_data)

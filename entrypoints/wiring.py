@@ -86,6 +86,13 @@ WORK_CONNECTIONS = 12
 RELAY_LOCK, PROJECTOR_LOCK, SWEEP_LOCK, SERVE_LOCK, POLICIES_LOCK = (
     0x7061_0001 + n for n in range(5)
 )
+LOCKS = {
+    "relay": RELAY_LOCK,
+    "projector": PROJECTOR_LOCK,
+    "sweep": SWEEP_LOCK,
+    "packtrail serve": SERVE_LOCK,
+    "worker with policies": POLICIES_LOCK,
+}
 
 
 def rules_of(settings: Settings) -> Rules:
