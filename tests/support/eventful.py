@@ -13,6 +13,7 @@ from adapters.policies import RETENTION, STAGING_TIMEOUT
 from adapters.store import Services, Store
 from domain.aggregate import Cause
 from domain.command import Receipt
+from domain.download import BitsOf, Downloaded
 from domain.droplet import BuiltDroplet
 from domain.droplet_service import Wanted
 from domain.package import Digests, Fault, PackageType, StagedBits, StoredBits
@@ -53,6 +54,7 @@ def live(store: Store) -> Told:
     )
     _copy(services, told)
     _stage(services, told)
+    _download(services, told)
     _message(store)
     services.packages.expire(told.expired, by(RETENTION, f"{told.ready}/4"))
     services.packages.delete(told.deleted, by(BOB))
@@ -184,6 +186,15 @@ def _stage(services: Services, told: Told) -> None:
     droplets.delete(failed, by(BOB))
     error = "Staging timed out: no builder made the droplet in 900 seconds"
     droplets.fail(late, error, by(STAGING_TIMEOUT, f"{late}/1"))
+
+
+def _download(services: Services, told: Told) -> None:
+    downloads = services.downloads
+    downloads.record(Downloaded(BitsOf.PACKAGE, told.ready, SHOP), by(BOB))
+    downloads.record(Downloaded(BitsOf.PACKAGE, told.ready, SHOP, 0, 1023), by())
+    current = services.directory.app(SHOP)
+    assert current is not None and current.current_droplet is not None
+    downloads.record(Downloaded(BitsOf.DROPLET, current.current_droplet, SHOP), by("builder"))
 
 
 def _message(store: Store) -> None:
