@@ -31,9 +31,11 @@ from entrypoints.builder import builder_process
 from entrypoints.check import add_check
 from entrypoints.checkpoint import add_checkpoint
 from entrypoints.dead import add_dead
+from entrypoints.diff import add_diff
 from entrypoints.export import add_export
 from entrypoints.importing import add_import
 from entrypoints.keys import make_keys, make_tokens
+from entrypoints.log import add_log
 from entrypoints.logs import log_to_stderr
 from entrypoints.metrics import serve_metrics
 from entrypoints.prefork import listen_on, run_children, stop_with_parent
@@ -42,6 +44,7 @@ from entrypoints.replay import add_replay
 from entrypoints.roles import add_roles
 from entrypoints.setting_values import AuthorizationBy, SettingError
 from entrypoints.settings import Settings
+from entrypoints.show import add_show
 from entrypoints.tools import (
     forget,
     migrate,
@@ -193,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     with_data = (
         *add_dead(commands), *add_apps(commands), *add_roles(commands), add_check(commands),
         add_replay(commands), add_checkpoint(commands), add_verify(commands),
+        add_log(commands), add_show(commands), add_diff(commands),
         add_export(commands), add_import(commands),
     )  # fmt: skip
     for parser_of_data in with_data:
