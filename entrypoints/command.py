@@ -30,6 +30,7 @@ from entrypoints.apps import add_apps
 from entrypoints.builder import builder_process
 from entrypoints.check import add_check
 from entrypoints.checkpoint import add_checkpoint
+from entrypoints.copy_blobs import add_copy_blobs
 from entrypoints.dead import add_dead
 from entrypoints.diff import add_diff
 from entrypoints.export import add_export
@@ -197,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         *add_dead(commands), *add_apps(commands), *add_roles(commands), add_check(commands),
         add_replay(commands), add_checkpoint(commands), add_verify(commands),
         add_log(commands), add_show(commands), add_diff(commands),
-        add_export(commands), add_import(commands),
+        add_export(commands), add_import(commands), add_copy_blobs(commands),
     )  # fmt: skip
     for parser_of_data in with_data:
         _add_data_dir(parser_of_data)

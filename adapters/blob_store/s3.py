@@ -30,29 +30,29 @@ class S3Blobs:
             with self._bucket.open(source) as bits:
                 if (staged.offset, staged.length) != (0, bits.size):
                     raise OSError(f"{staged.uri} has {bits.size} bytes, and not {staged.length}")
-            size = self._bucket.copy(source, _object(key))
+            size = self._bucket.copy(source, object_of(key))
         except FileNotFoundError:
             raise StagedBitsMissing(f"{staged.uri} is not in the bucket") from None
         return StoredBits(key, size)
 
     def copy(self, source_key: str, key: str) -> StoredBits:
         try:
-            return StoredBits(key, self._bucket.copy(_object(source_key), _object(key)))
+            return StoredBits(key, self._bucket.copy(object_of(source_key), object_of(key)))
         except FileNotFoundError:
             raise BlobMissing(f"there is no blob {source_key!r} in the bucket") from None
 
     def open(self, key: str) -> ObjectBits:
         try:
-            return self._bucket.open(_object(key))
+            return self._bucket.open(object_of(key))
         except FileNotFoundError:
             raise BlobMissing(f"there is no blob {key!r} in the bucket") from None
 
     def delete(self, key: str) -> None:
-        self._bucket.delete(_object(key))
+        self._bucket.delete(object_of(key))
 
     def link(self, key: str) -> str | None:
         """Where a client may download the blob."""
-        return self._bucket.link(_object(key), LINK_SECONDS)
+        return self._bucket.link(object_of(key), LINK_SECONDS)
 
     def check(self) -> None:
         self._bucket.check()
@@ -65,5 +65,6 @@ class S3Blobs:
         """Nothing: what was not put whole is not there."""
 
 
-def _object(key: str) -> str:
+def object_of(key: str) -> str:
+    """Under which key of the bucket a blob is kept."""
     return f"{PREFIX}/{key}"
