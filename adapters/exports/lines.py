@@ -30,6 +30,7 @@ MAX_LINE = 64 << 20  # bytes
 MAX_IDENTITY = 200  # characters
 _LAST = 2**63 - 1
 _FIELDS = ("position", "appended_at", "originator_id", "originator_version", "topic", "hash")
+_STATES = ("state", "state_base64")
 _canonical = OrjsonTranscoder()
 
 
@@ -77,7 +78,10 @@ class Header:
         followers = fields.get("followers")
         if not isinstance(followers, list):
             raise ValueError(f"followers is no list: {_shown(followers)}")
-        return cls(_identity(fields), tuple(_follower(follower) for follower in followers))
+        found = tuple(map(_follower, followers))
+        if len({follower.name for follower in found}) < len(found):
+            raise ValueError("followers names one twice")
+        return cls(_identity(fields), found)
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,9 @@ def event_or_end(line: bytes) -> Record | End:
     missing = [name for name in _FIELDS if name not in fields]
     if missing:
         raise ValueError(f"it is no event: {', '.join(missing)} missing")
+    unknown = [name for name in fields if name not in _FIELDS and name not in _STATES]
+    if unknown:
+        raise ValueError(f"it says more than an event does: {', '.join(map(_shown, unknown))}")
     return Record(
         _number(fields, "position", 1),
         _number(fields, "appended_at", 0),

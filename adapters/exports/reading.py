@@ -31,6 +31,7 @@ class Export:
         self._file = file
         self._mapper = EventMapper()
         self.number = 0  # of the line that was read last
+        self.events = 0  # that were read
         self.position = 0  # of the event that was read last
         first = self._next()
         for magic, what in _COMPRESSED.items():
@@ -52,7 +53,7 @@ class Export:
 
         Raises `UnusableExport`, also at the end, for what is not there.
         """
-        events, appended_at, previous = 0, 0, GENESIS
+        appended_at, previous = 0, GENESIS
         while line := self._next():
             try:
                 found = event_or_end(line)
@@ -61,7 +62,7 @@ class Export:
                     raise self.unusable("the file is cut off in it") from None
                 raise self.unusable(str(error)) from None
             if isinstance(found, End):
-                self._check_end(found, End(self.header.identity, events, self.position, previous))
+                self._check_end(found, self._end(previous))
                 return
             self._check_order(found, appended_at)
             if link(previous, *found[:-1]) != found.hash:
@@ -72,13 +73,17 @@ class Export:
                 )
             self._check_known(found)
             self._check_followers(found)
-            events += 1
+            self.events += 1
             self.position, appended_at, previous = found.position, found.appended_at, found.hash
             yield found
         raise UnusableExport(
             f"it is cut off: it ends after line {self.number} (position {self.position}), without "
             "the line that ends an export"
         )
+
+    def _end(self, last_hash: bytes) -> End:
+        """What the last line must say."""
+        return End(self.header.identity, self.events, self.position, last_hash)
 
     def unusable(self, what: str, position: int | None = None) -> UnusableExport:
         """An error in the line that was read last."""

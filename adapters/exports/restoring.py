@@ -54,7 +54,7 @@ def restore(
                 f"the log has {there} events already: an import needs a database without any"
             )
         take = _into_postgres if on_postgres else _into_sqlite
-        events = take(connection, export, progress)
+        take(connection, _told(export, progress), export)
         # the folders that were claimed for a log without events are claimed anew, for this one
         connection.execute(update(schema).values(identity=export.header.identity, folders=None))
         connection.execute(delete(kept_positions))
@@ -63,34 +63,31 @@ def restore(
             connection.execute(insert(kept_positions), followers)
     if not on_postgres:
         _sync(store)
-    return events
+    return export.events
 
 
-def _counted(export: Export, progress: Callable[[int], None], taken: list[int]) -> Iterator[Record]:
-    for taken[0], record in enumerate(export.records(), start=1):
-        if taken[0] % STEP == 0:
-            progress(taken[0])
+def _told(export: Export, progress: Callable[[int], None]) -> Iterator[Record]:
+    for record in export.records():
         yield record
-    progress(taken[0])
+        if export.events % STEP == 0:
+            progress(export.events)
+    progress(export.events)
 
 
-def _into_sqlite(connection: Connection, export: Export, progress: Callable[[int], None]) -> int:
+def _into_sqlite(connection: Connection, records: Iterator[Record], export: Export) -> None:
     database = cast(sqlite3.Connection, connection.connection.driver_connection)
-    taken = [0]
     try:
-        database.executemany(_INSERT, _counted(export, progress, taken))
+        database.executemany(_INSERT, records)
     except sqlite3.IntegrityError:
         raise export.unusable("this version of what it happened to is there already") from None
-    return taken[0]
 
 
-def _into_postgres(connection: Connection, export: Export, progress: Callable[[int], None]) -> int:
+def _into_postgres(connection: Connection, records: Iterator[Record], export: Export) -> None:
     database = cast("psycopg.Connection[object]", connection.connection.driver_connection)
-    taken = [0]
     try:
         with database.cursor() as cursor, cursor.copy(_COPY) as copy:
             copy.set_types(_TYPES)
-            for record in _counted(export, progress, taken):
+            for record in records:
                 copy.write_row(record)
     except psycopg.errors.UniqueViolation as error:
         raise _twice(error) from None
@@ -100,7 +97,6 @@ def _into_postgres(connection: Connection, export: Export, progress: Callable[[i
             (export.position,),
         )
     connection.exec_driver_sql(f"NOTIFY {EVENTS_CHANNEL}")
-    return taken[0]
 
 
 def _twice(error: psycopg.errors.UniqueViolation) -> UnusableExport:

@@ -145,16 +145,17 @@ def test_state_that_is_written_in_another_way_is_kept_byte_for_byte(store: Store
         b'{"actor":"a","big":123456789012345678901234567890,"timestamp":"2026-01-01T00:00:00Z"}',
     ]
     lines, previous = [], GENESIS
-    for number, state in enumerate(states, start=1):
-        fields = (number, 1_000_000, f"package:{number}", 1, "package.deleted", state)
+    for position, state in zip((3, 4, 12), states, strict=True):  # with gaps, as rollbacks leave
+        fields = (position, 1_000_000, f"package:{position}", 1, "package.deleted", state)
         previous = link(previous, *fields)
         lines.append(event_line(Record(*fields, previous)))
     assert all(b"state_base64" in line for line in lines)
     head = b'{"format":"packtrail-log","version":1,"identity":"i","followers":[]}\n'
-    file = head + b"".join(lines) + End("i", 3, 3, previous).line
+    file = head + b"".join(lines) + End("i", 3, 12, previous).line
     take_in(store, file)
     assert [record.state for record in store.log.records(0, ALL)] == states
     assert exported(store) == file
+    assert store.packages.create("app-9", PackageType.BITS, None, BY).position == 13
 
 
 def test_an_export_of_a_log_that_was_tampered_with_is_refused(laptop: Store, empty: Store) -> None:
@@ -222,6 +223,13 @@ FAULTS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
             f, 1, followers=[{"name": "events", "position": 700, "event_id": "guid/1"}]
         ),
         r"line \d+, .*position 700.*there is no such event",
+    ),
+    "a follower twice": (
+        lambda f: changed(f, 1, followers=[{"name": "events", "position": 0}] * 2),
+        "line 1: followers names one twice",
+    ),
+    "a field too many": (
+        lambda f: changed(f, 5, note="!"), "line 5.*says more than an event does: 'note'"
     ),
     "a changed state": (
         lambda f: [*f[:4], f[4].replace(b"operator", b"somebody"), *f[5:]],
