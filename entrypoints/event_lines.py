@@ -5,25 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, TextIO
 
 import orjson
 
 from adapters.event_store.chain import Record
 from adapters.event_store.transcoding import EventMapper
-from domain.aggregate import RecordedEvent
-from projections.representation import SERVICE
+from domain.aggregate import ENVELOPE, RecordedEvent
+from projections.representation import SERVICE, exact_timestamp
 from projections.rows import moment_of
 
 TYPE_WIDTH = 28
 GUID_WIDTH = 38  # a UUID and a version
 ACTOR_WIDTH = 20
 LONGEST = 100  # characters of a value that are shown to people
-_ENVELOPE = (
-    "originator_id", "originator_version", "originator_topic", "timestamp", "actor", "request_id",
-    "caused_by",
-)  # fmt: skip
+_CAUSE = ("actor", "request_id", "caused_by")
 _INNER = ("staged_uri", "staged_offset", "blob_key", "command_digest")  # of use to the service
 _DIM, _RED, _GREEN, _YELLOW, _CYAN = 2, 31, 32, 33, 36
 _COLOURS = {
@@ -60,8 +56,8 @@ class EventLines:
             "type": event.TOPIC,
             "guid": event.guid,
             "version": event.originator_version,
-            "created_at": time_told(event.timestamp),
-            "appended_at": time_told(moment_of(record.appended_at)),
+            "created_at": exact_timestamp(event.timestamp),
+            "appended_at": exact_timestamp(moment_of(record.appended_at)),
             "actor": {"guid": event.actor, "type": kind},
             "request_id": event.request_id,
             "caused_by": event.caused_by,
@@ -83,7 +79,7 @@ class EventLines:
         return "  ".join(
             (
                 f"{record.position:>{self._width}}",
-                self._in(_DIM, time_told(moment_of(record.appended_at))),
+                self._in(_DIM, exact_timestamp(moment_of(record.appended_at))),
                 self._in(_colour_of(event.TOPIC), f"{event.TOPIC:<{TYPE_WIDTH}}"),
                 f"{shown_plainly(event.event_id):<{GUID_WIDTH}}",
                 f"{shown_plainly(event.actor):<{ACTOR_WIDTH}}",
@@ -95,14 +91,9 @@ class EventLines:
         return f"\033[{colour}m{text}\033[0m" if self._coloured else text
 
 
-def time_told(moment: datetime) -> str:
-    """To the microsecond: as precise as the log's order is, and a value for --at."""
-    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
-
-
 def _data(event: RecordedEvent) -> dict[str, Any]:
     """The event's own fields."""
-    return {name: value for name, value in vars(event).items() if name not in _ENVELOPE}
+    return {name: value for name, value in vars(event).items() if name not in (*ENVELOPE, *_CAUSE)}
 
 
 def _colour_of(topic: str) -> int:
