@@ -142,10 +142,17 @@ def test_a_blob_that_is_missing_or_not_what_it_was_is_told_of(
 
 @pytest.mark.slow
 def test_through_a_pipe_and_back(tmp_path: Path, laptop: Laptop, postgres: PostgresServer) -> None:
-    """From SQLite to PostgreSQL to SQLite: the same export each time, byte for byte."""
+    """From SQLite to PostgreSQL to SQLite: the same export each time, byte for byte.
+
+    A checkpoint that was signed on the laptop holds for the log wherever it is.
+    """
     first = laptop.command.prints("export").encode()
+    checkpoint, key = tmp_path / "checkpoints.jsonl", tmp_path / "laptop.pem"
+    checkpoint.write_text(laptop.command.prints("checkpoint"))
+    key.write_text(laptop.command.prints("checkpoint", "--public-key"))
     cluster = Packtrail(tmp_path / "a", {"PACKTRAIL_EVENT_STORE": postgres.new_database()})
     cluster.prints("import", "-", given=first)
+    cluster.prints("verify", "--checkpoint", str(checkpoint), "--key", str(key))
     second = cluster.prints("export").encode()
     again = Packtrail(tmp_path / "b")
     again.prints("import", "-", given=second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -10,15 +11,17 @@ import pytest
 
 from adapters.blob_moving import blobs_named, copy_blobs
 from adapters.blob_store.s3 import S3Blobs
-from adapters.store import Store
+from adapters.store import Store, open_sqlite
 from tests.support.eventful import Told, live
 from tests.support.s3 import S3Server
 
 
 @pytest.fixture
-def store(any_store: Store) -> Store:
-    any_store.migrate()
-    return any_store
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = open_sqlite(tmp_path / "log.db")
+    store.migrate()
+    yield store
+    store.close()
 
 
 @pytest.fixture

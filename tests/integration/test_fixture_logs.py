@@ -10,6 +10,7 @@ import pytest
 
 from adapters.bus.asyncapi import event_classes
 from domain.package import Package
+from entrypoints.command import main
 from tests.support.fixture_logs import LOGS, breaches, expected_of, imported, replayed
 
 
@@ -20,6 +21,18 @@ def test_an_old_log_is_taken_in_and_says_what_it_said(log: Path, tmp_path: Path)
     with imported(log, tmp_path) as store:
         found = replayed(store)
     assert breaches(expected, found) == []
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda path: path.stem)
+def test_an_old_log_is_found_to_be_whole(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its chain, its versions, and the read models that are made of it."""
+    with imported(log, tmp_path) as store:
+        replayed(store)
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "--read-models", "--data-dir", str(tmp_path)])
+    assert ended.value.code == 0, capsys.readouterr().out
 
 
 def test_each_type_and_version_of_event_is_in_a_fixture_log() -> None:

@@ -62,8 +62,8 @@ def expected_of(path: Path) -> Path:
 
 @contextmanager
 def imported(path: Path, folder: Path) -> Iterator[Store]:
-    """A database into which a log was imported."""
-    store = open_sqlite(folder / "log.db")
+    """A data folder into which a log was imported."""
+    store = open_sqlite(folder / "packtrail.db")
     try:
         store.migrate()
         with opened(path) as file:
