@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 from collections.abc import Callable
@@ -67,6 +68,7 @@ from entrypoints.replays import Replays
 from entrypoints.setting_values import MEMORY, AuthorizationBy, SettingError
 from entrypoints.settings import Settings
 from projections.audit_list import AuditReadModel
+from projections.builder import Indigestible
 from projections.directory import DirectoryReadModel
 from projections.droplets import DropletReadModel
 from projections.engine import Projector
@@ -75,6 +77,8 @@ from projections.positions import standings, troubles, versions_of
 from projections.progress import Progress, StoredProgress
 from projections.roles import RoleReadModel
 from projections.unfinished import Step, WorkReadModel
+
+logger = logging.getLogger("packtrail.serve")
 
 HTTP_THREADS = 8
 LEVEL_PATIENCE = 5.0  # seconds that a command waits for the read models, before it tries again
@@ -234,6 +238,13 @@ class Wiring:
     def _first(self) -> None:
         """Where this process is the only one: nothing runs before the read models are level."""
         if self._projector is not None:
+            builder = self._work.builder()
+            if missing := builder.missing():
+                logger.info("building read models first", extra={"part": ", ".join(missing)})
+                try:
+                    builder.build(missing)
+                except Indigestible as error:  # nothing is read until it can be built
+                    logger.error("%s", error)
             self._projector.catch_up()
             self._sweep().sweep_staging(grace=0)
 

@@ -127,6 +127,12 @@ class Builder:
             name for name, known in self._projections.items() if found.get(name) == known.version
         ]
 
+    def missing(self) -> list[str]:
+        """What is to be built and is not there in another form either, so that nothing is read."""
+        with self._transaction() as connection:
+            there = standings(connection)
+        return [name for name in self.begun() if name not in there]
+
     def build(
         self, names: Sequence[str], progress: Callable[[int], None] = lambda position: None
     ) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Protocol
@@ -33,6 +33,7 @@ from projections.positions import (
 )
 
 BATCH = 500  # events applied in one transaction
+LONG = 5_000  # events of a log, from which on a missing read model is built, not followed to
 PATIENCE = 1.0  # seconds between looks at the log when nothing wakes the projector
 MAX_DELAY = 1.0  # seconds between tries while the log can't be read or applied
 AGAIN = 60.0  # seconds between tries of an event that can't be digested
@@ -83,6 +84,7 @@ class Projector:
         self._writing = writing or nullcontext()
         self._advanced = threading.Condition()
         self._position = 0
+        self._followed = 0  # the position that all read models have that are there
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -96,14 +98,16 @@ class Projector:
         return [projection.name for projection in self._projections]
 
     def prepare(self) -> None:
-        """Makes the read models that are not there; empties those that are not of this log.
+        """Makes the read models that are not there, or not of this log.
 
-        One that an older version built is read, and followed, until a new one is built beside it
-        (by a `Builder`); unless it lacks what this version reads, and is emptied too. One that
-        had stopped before an event goes on, or stops again.
+        Where the log is long, a `Builder` is to build them; nothing is read until it has. One that
+        an older version built is read, and followed, until a new one is built beside it; unless it
+        lacks what this version reads, and is as if it were not there. One that had stopped before
+        an event goes on, or stops again.
 
         Raises `NewerData` for one that a newer version built.
         """
+        is_long = self._log.head() > LONG
         with self._transaction() as connection:
             found = standings(connection, for_update=True)
             lowest(found, self._versions)
@@ -113,8 +117,8 @@ class Projector:
                 standing = found.get(name)
                 if standing is None or not _has_columns(connection, projection):
                     if standing is not None:
-                        logger.warning("what read model %s needs is not there: it is emptied", name)
-                    self._empty(connection, projection)
+                        logger.warning("what read model %s needs is not there", name)
+                    self._begin(connection, projection, is_long)
                 elif not standing.at.is_in(self._log):
                     logger.warning(
                         "read model %s stands at position %d of another history than the log's "
@@ -122,7 +126,7 @@ class Projector:
                         name,
                         standing.at.position,
                     )
-                    self._empty(connection, projection)
+                    self._begin(connection, projection, is_long)
                 elif not standing.serves(projection.version):
                     positions.begin_build(connection, name, projection.version)
                     logger.info("a new read model is to be built", extra={"part": name})
@@ -160,7 +164,7 @@ class Projector:
                     self._try_stopped()
                     tried = time.monotonic()
                 if not self._step():
-                    self._log.wait(self._position, PATIENCE)
+                    self._log.wait(self._followed, PATIENCE)
                 failures = 0
             except Exception:
                 failures += 1
@@ -185,13 +189,13 @@ class Projector:
                 return False
         with self._transaction() as connection:
             found = standings(connection, for_update=True)
-            start = lowest(found, self._versions)
+            start = self._start(found)
             if not events or events[0].position <= start or start < self._position:
                 events = self._log.read(start, BATCH)
             for projection in self._projections:
-                standing = found[projection.name]
+                standing = found.get(projection.name)
                 fresh = _fresh(standing, events)
-                if fresh:
+                if fresh and standing is not None:
                     try:
                         projection.apply(connection, fresh)
                     except Exception as error:
@@ -201,14 +205,14 @@ class Projector:
                     place(connection, projection.name, standing.version, Position.of(fresh[-1]))
             if events:
                 self._announce(connection, events[-1].position)
-        self._advance(events[-1].position if events else start)
+        self._advance(found, events[-1].position if events else start)
         return bool(events)
 
     def _step_one_by_one(self) -> bool:
         """Takes a step in which some read models stop before an event, and the others do not."""
         with self._transaction() as connection:
             found = standings(connection, for_update=True)
-            start = lowest(found, self._versions)
+            start = self._start(found)
             unreadable: Stop | None = None
             events: Sequence[LoggedEvent] = []
             try:
@@ -216,15 +220,15 @@ class Projector:
             except UnreadableEvent as error:
                 unreadable = Stop(Position(error.position, error.event_id), error.reason)
             for projection in self._projections:
-                standing = found[projection.name]
-                if standing.stop is None:
+                standing = found.get(projection.name)
+                if standing is not None and standing.stop is None:
                     stop = unreadable or self._digest(connection, projection, standing, events)
                     if stop is not None:
                         positions.stop(connection, projection.name, stop)
                         _tell(projection.name, stop)
-            start = lowest(standings(connection), self._versions)
-            self._announce(connection, start)
-        self._advance(start)
+            found = standings(connection)
+            self._announce(connection, self._start(found))
+        self._advance(found, self._start(found))
         return True
 
     def _digest(
@@ -247,8 +251,8 @@ class Projector:
         with self._transaction() as connection:
             found = standings(connection, for_update=True)
             for projection in self._projections:
-                standing = found[projection.name]
-                if standing.stop is None:
+                standing = found.get(projection.name)
+                if standing is None or standing.stop is None:
                     continue
                 try:
                     events = self._log.read(standing.at.position, 1)
@@ -261,13 +265,27 @@ class Projector:
                     positions.go_on(connection, projection.name)
                 else:
                     _tell(projection.name, stop)
-            start = lowest(standings(connection), self._versions)
-        self._advance(start)
+            found = standings(connection)
+        self._advance(found, self._start(found))
 
-    def _advance(self, position: int) -> None:
+    def _start(self, found: Mapping[str, Standing]) -> int:
+        """The position that all have that are there. Raises `NewerData`."""
+        there = {name: known for name, known in self._versions.items() if name in found}
+        return lowest(found, there)
+
+    def _advance(self, found: Mapping[str, Standing], followed: int) -> None:
+        everything = all(name in found for name in self._versions)
         with self._advanced:
-            self._position = position
+            self._followed = followed
+            self._position = followed if everything else 0
             self._advanced.notify_all()
+
+    def _begin(self, connection: Connection, projection: Projection, is_long: bool) -> None:
+        if is_long:
+            positions.forget(connection, projection.name)
+            positions.begin_build(connection, projection.name, projection.version)
+        else:
+            self._empty(connection, projection)
 
     def _empty(self, connection: Connection, projection: Projection) -> None:
         for table in projection.tables:  # another version may have other columns
@@ -282,9 +300,9 @@ class Projector:
             yield connection
 
 
-def _fresh(standing: Standing, events: Sequence[LoggedEvent]) -> list[LoggedEvent]:
-    """Those that a read model does not have yet; none for one that has stopped."""
-    if standing.stop is not None:
+def _fresh(standing: Standing | None, events: Sequence[LoggedEvent]) -> list[LoggedEvent]:
+    """Those that a read model does not have yet; none for one that is not there, or has stopped."""
+    if standing is None or standing.stop is not None:
         return []
     reached = standing.at.position
     return [logged for logged in events if logged.position > reached]

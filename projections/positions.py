@@ -191,6 +191,11 @@ def place(connection: Connection, name: str, version: int, at: Position) -> None
         connection.execute(insert(positions).values(name=name, **values))
 
 
+def forget(connection: Connection, name: str) -> None:
+    """There is no such read model, whatever its tables say."""
+    connection.execute(delete(positions).where(positions.c.name == name))
+
+
 def begin_build(connection: Connection, name: str, version: int) -> str:
     """Keeps that a read model is to be built; returns what its tables are named with."""
     token = secrets.token_hex(TOKEN_LENGTH // 2)

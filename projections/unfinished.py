@@ -18,16 +18,13 @@ from sqlalchemy import (
     Index,
     Table,
     Text,
-    delete,
-    insert,
     select,
-    update,
 )
 
 from domain.package import Fault, Package, PackageType
 from domain.ports import LoggedEvent
 from projections.positions import metadata
-from projections.rows import beside, storable
+from projections.rows import KeyedTable, Rows, beside, row_of
 
 
 class Step(StrEnum):
@@ -71,82 +68,77 @@ class WorkProjection:
     version = 1
 
     def __init__(self, suffix: str = "") -> None:
-        self._unfinished = beside(unfinished, suffix)
-        self._dead_letters = beside(dead_letters, suffix)
-        self.tables: Sequence[Table] = (self._unfinished, self._dead_letters)
+        self._unfinished = KeyedTable(beside(unfinished, suffix))
+        self._dead_letters = KeyedTable(beside(dead_letters, suffix))
+        self.tables: Sequence[Table] = (self._unfinished.table, self._dead_letters.table)
 
     def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
-        for logged in events:
-            self._apply(connection, logged)
+        ours = [logged for logged in events if isinstance(logged.event, Package.Event)]
+        # what begins in these events is in neither table yet; most of it ends in them, too
+        begun = {event.guid for _, event in ours if event.originator_version == 1}
+        older = {event.guid for _, event in ours} - begun
+        waiting = self._unfinished.rows(connection, older)
+        given_up = self._dead_letters.rows(connection, older)
+        work = _Work(
+            {guid: dict(row) for guid, row in waiting.items()},
+            {guid: dict(row) for guid, row in given_up.items()},
+        )
+        for logged in ours:
+            work.take(logged)
+        self._unfinished.write(connection, waiting, work.unfinished)
+        self._dead_letters.write(connection, given_up, work.dead_letters)
 
-    def _apply(self, connection: Connection, logged: LoggedEvent) -> None:
+
+@dataclass(frozen=True)
+class _Work:
+    """The entries of some packages, by their guids."""
+
+    unfinished: Rows
+    dead_letters: Rows
+
+    def take(self, logged: LoggedEvent) -> None:
         event = logged.event
         match event:
             case Package.UploadStarted():
-                self._begin(connection, logged, Step.STORAGE, event.staged_uri)
+                self._begin(logged, Step.STORAGE, event.staged_uri)
             case Package.CopyStarted() if event.type == PackageType.BITS:
-                self._begin(connection, logged, Step.STORAGE, None)
+                self._begin(logged, Step.STORAGE, None)
             case Package.BitsStored():
-                connection.execute(
-                    update(self._unfinished)
-                    .where(self._unfinished.c.guid == event.guid)
-                    .values(
-                        step=Step.HASHING,
-                        position=logged.position,
-                        since=event.timestamp.isoformat(),
-                    )
-                )
+                if event.guid in self.unfinished:
+                    staged = self.unfinished[event.guid]["staged_uri"]
+                    self._begin(logged, Step.HASHING, staged)
             case Package.HashComputed():
-                self._end(connection, self._unfinished, event.guid)
+                self.unfinished.pop(event.guid, None)
             case Package.ProcessingFailed():
                 if event.fault == Fault.SERVICE:
-                    self._give_up(connection, logged, event)
-                self._end(connection, self._unfinished, event.guid)
+                    work = row_of(self.unfinished, logged)
+                    self.dead_letters[event.guid] = {
+                        "guid": event.guid,
+                        "step": work["step"],
+                        "position": logged.position,
+                        "failed_at": event.timestamp.isoformat(),
+                        "error": event.error,
+                        "detail": event.detail,
+                        "request_id": event.request_id,
+                        "staged_uri": work["staged_uri"],
+                    }
+                self.unfinished.pop(event.guid, None)
             case Package.ProcessingResumed():
-                row = connection.execute(
-                    select(self._dead_letters).where(self._dead_letters.c.guid == event.guid)
-                ).one()
-                self._begin(connection, logged, Step(row.step), row.staged_uri)
-                self._end(connection, self._dead_letters, event.guid)
+                letter = row_of(self.dead_letters, logged)
+                self._begin(logged, Step(letter["step"]), letter["staged_uri"])
+                del self.dead_letters[event.guid]
             case Package.Deleted():
-                self._end(connection, self._unfinished, event.guid)
-                self._end(connection, self._dead_letters, event.guid)
+                self.unfinished.pop(event.guid, None)
+                self.dead_letters.pop(event.guid, None)
 
-    def _begin(
-        self, connection: Connection, logged: LoggedEvent, step: Step, staged_uri: str | None
-    ) -> None:
-        connection.execute(
-            insert(self._unfinished).values(
-                guid=logged.event.guid,
-                step=step,
-                position=logged.position,
-                since=logged.event.timestamp.isoformat(),
-                staged_uri=staged_uri,
-            )
-        )
-
-    def _give_up(
-        self, connection: Connection, logged: LoggedEvent, event: Package.ProcessingFailed
-    ) -> None:
-        work = connection.execute(
-            select(self._unfinished).where(self._unfinished.c.guid == event.guid)
-        ).one()
-        letter = {
-            "guid": event.guid,
-            "step": work.step,
+    def _begin(self, logged: LoggedEvent, step: Step, staged_uri: str | None) -> None:
+        self.unfinished[logged.event.guid] = {
+            "guid": logged.event.guid,
+            "step": step.value,
             "position": logged.position,
-            "failed_at": event.timestamp.isoformat(),
-            "error": event.error,
-            "detail": event.detail,
-            "request_id": event.request_id,
-            "staged_uri": work.staged_uri,
+            "since": logged.event.timestamp.isoformat(),
+            "staged_uri": staged_uri,
         }
-        storable(letter)
-        connection.execute(insert(self._dead_letters).values(letter))
-
-    @staticmethod
-    def _end(connection: Connection, table: Table, guid: str) -> None:
-        connection.execute(delete(table).where(table.c.guid == guid))
 
 
 @dataclass(frozen=True)

@@ -504,3 +504,33 @@ def test_what_a_newer_program_can_not_read_is_built_anew_before_it_is_read(built
     projector.catch_up()
     build_everything(built)
     assert rows(built) == before
+
+
+def test_a_long_log_is_not_followed_from_its_beginning(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not there is built; nobody reads before it is, and then it is followed."""
+    monkeypatch.setattr("projections.engine.LONG", 3)
+    monkeypatch.setattr("projections.engine.PATIENCE", 0.02)
+    live(store)
+    projector = store.projector()
+    building = store.builder()
+    assert building.begun() == building.missing() == projector.names
+    projector.catch_up()
+    assert projector.position == 0
+    projector.start()
+    try:
+        building.build([name for name in building.missing() if name != "packages"])
+        create(store)
+        eventually(lambda: found_standings(store)["work"].at.position == store.log.head())
+        assert not projector.wait_for(1, 0.1)
+        assert building.missing() == ["packages"]
+        building.build(building.missing())
+        guid = create(store)
+        assert projector.wait_for(store.log.head(), 10)
+        assert PackageReadModel(store.reader).find(guid) is not None
+    finally:
+        projector.stop()
+    followed = rows(store)
+    build_everything(store)
+    assert rows(store) == followed

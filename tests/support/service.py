@@ -80,11 +80,12 @@ class Service:
             **self._settings,
         }
 
-    def start(self) -> Self:
+    def start(self, program: Path = ROOT) -> Self:
+        """Starts the program in a folder: this one, or what another version of it may be."""
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 [*self._prefix, sys.executable, "-m", "entrypoints", "serve"],
-                cwd=ROOT,
+                cwd=program,
                 env=self.environment(),
                 stdout=subprocess.PIPE,
                 stderr=log,
