@@ -29,6 +29,8 @@ bench: install-dev  ## measure, beside limits of the same run
 	$(BIN)/python -m benchmarks.role_lists
 	$(BIN)/python -m benchmarks.slow_clients
 	$(BIN)/python -m benchmarks.verify
+	$(BIN)/python -m benchmarks.million
+	$(BIN)/python -m benchmarks.rebuild
 
 services:  ## install the programs that tests use, on Debian, as root
 	./.ci/install-services
