@@ -288,8 +288,11 @@ class Builder:
                 for index in table.indexes:
                     self._persistently(self._make_index, index)
                 if self._engine.dialect.name == "postgresql":
-                    with self._transaction() as connection:
-                        connection.exec_driver_sql(f"ANALYZE {table.name}")
+                    self._persistently(self._analyze, table)
+
+    def _analyze(self, table: Table) -> None:
+        with self._transaction() as connection:
+            connection.exec_driver_sql(f"ANALYZE {table.name}")
 
     def _make_index(self, index: Index) -> None:
         with self._transaction() as connection:
@@ -331,8 +334,11 @@ class Builder:
             # to drop a large table at once would hold the file for long
             while on_sqlite and (held := self._persistently(self._remove_rows, name)):
                 time.sleep(held)  # to let in who waits
-            with self._transaction() as connection:
-                connection.exec_driver_sql(f"DROP TABLE IF EXISTS {name}")
+            self._persistently(self._drop, name)
+
+    def _drop(self, name: str) -> None:
+        with self._transaction() as connection:
+            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {name}")
 
     def _remove_rows(self, name: str) -> float:
         """Removes some rows; how long that has taken, in seconds, or 0 if there were none."""
