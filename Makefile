@@ -31,6 +31,8 @@ bench: install-dev  ## measure, beside limits of the same run
 	$(BIN)/python -m benchmarks.verify
 	$(BIN)/python -m benchmarks.million
 	$(BIN)/python -m benchmarks.rebuild
+	$(BIN)/python -m benchmarks.replay_beside
+	$(BIN)/python -m benchmarks.chain
 
 services:  ## install the programs that tests use, on Debian, as root
 	./.ci/install-services

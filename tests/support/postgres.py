@@ -32,7 +32,9 @@ def _programs() -> Path:
 class PostgresServer:
     """Started once, killed and started again as a test likes; its port stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, durable: bool = False) -> None:
+        """Not `durable`, it waits for no disk: the machine itself does not die in tests."""
+        self._fsync = "on" if durable else "off"
         self._programs = _programs()
         self._account: dict[str, Any] = account("postgres")
         self.folder = Path(tempfile.mkdtemp(prefix="packtrail-postgres-"))
@@ -66,7 +68,7 @@ class PostgresServer:
                 [
                     self._programs / "postgres", "-D", self.folder / "data", "-h", "127.0.0.1",
                     "-p", str(self.port), "-k", "", "-c", "max_connections=200",
-                    "-c", "fsync=off",  # the machine itself does not die in tests
+                    "-c", f"fsync={self._fsync}",
                 ],
                 stdout=log, stderr=log, cwd="/", process_group=0, **self._account,
             )  # fmt: skip
