@@ -16,8 +16,18 @@ from adapters.http.app import create_app
 from adapters.http.openapi import document, operations, refusals_of, scope_of
 from adapters.http.openapi_operations import Operation
 from domain import errors
-from domain.package import PackageType
-from projections.representation import DropletView, PackageView, represent, represent_droplet
+from domain.package import Package, PackageType
+from domain.ports import LoggedEvent
+from projections.representation import (
+    AuditView,
+    DropletView,
+    PackageView,
+    represent,
+    represent_audit_event,
+    represent_droplet,
+    represent_happened,
+)
+from tests.support.packages import BY
 
 # The page to try the API is for people: it and what it loads are no part of the API.
 NOT_API = {"/docs", "/docs/page.css", "/docs/page.js"}
@@ -161,12 +171,17 @@ def test_links_lead_to_operations(current: Document) -> None:
 
 
 def test_bodies_have_the_keys_of_the_contract_in_its_order(current: Document) -> None:
-    """A package and a droplet are described as they are represented."""
+    """What is shown is described as it is represented."""
     package = PackageView("g", "a", PackageType.BITS, None, "READY", None, None, NOW, None)
     droplet = DropletView("g", "p", "a", "STAGED", None, None, None, None, NOW, None)
+    done = AuditView("g", 1, "audit.app.create", "u", "app", "a", None, None, None, NOW, {})
+    (created,) = Package.create("g", "a", PackageType.BITS, None, BY).collect_events()
+    assert isinstance(created, Package.Created)
     for name, shown in (
         ("Package", represent(package)),
         ("Droplet", represent_droplet(droplet, {})),
+        ("AuditEvent", represent_audit_event(done, {})),
+        ("PackageEvent", represent_happened(LoggedEvent(1, created), {})),
     ):
         schema = current["components"]["schemas"][name]
         assert list(schema["properties"]) == list(shown)
