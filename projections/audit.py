@@ -17,7 +17,7 @@ from domain.ports import LoggedEvent
 from projections.audit_entries import TOLD, USER, Entry, entry_of, places_named
 from projections.bulk import BulkInsert
 from projections.positions import metadata
-from projections.rows import KeyedTable, Rows, beside, microseconds, storable
+from projections.rows import KeyedTable, Rows, beside, index_of_set, microseconds, storable
 from projections.tally import Tally, counts_table, stretch_of
 
 _EVENTS = UUID("3f2d0b0e-6f0f-4c7b-9a43-8c1f0f5f7d64").bytes  # the name space of audit events
@@ -47,11 +47,11 @@ audit = Table(
     Column("data", Text, nullable=False),  # JSON
     Index("audit_by_guid", "guid"),
     Index("audit_by_type", "type", "number"),
-    Index("audit_by_target", "target_guid", "number"),
-    Index("audit_by_subject", "subject_guid", "number"),
-    Index("audit_of_space", "space_guid", "number"),
-    Index("audit_of_organization", "organization_guid", "number"),
-    Index("audit_by_time", "created_at", "number"),
+    Index("audit_by_target", "target_guid"),
+    index_of_set("audit_by_subject", "subject_guid"),
+    index_of_set("audit_of_space", "space_guid"),
+    index_of_set("audit_of_organization", "organization_guid"),
+    Index("audit_by_time", "created_at"),
 )
 
 # What is known of apps, spaces and organizations, and of which app a package or droplet is: each

@@ -184,12 +184,14 @@ def _conditions(query: AuditQuery) -> list[ColumnElement[bool]]:
 
 def _seen(visible: Visible) -> Select[tuple[int]]:
     """The numbers of what may be seen: each way to see it by an index of its own."""
-    number = audit.c.number
+    number, space, organization = audit.c.number, audit.c.space_guid, audit.c.organization_guid
+    spaces, organizations = visible.places.spaces, visible.places.organizations
     return select(
         union(
             select(number).where(audit.c.target_guid.in_(visible.apps), audit.c.target_type == APP),
-            select(number).where(audit.c.space_guid.in_(visible.places.spaces)),
-            select(number).where(audit.c.organization_guid.in_(visible.places.organizations)),
+            # the indexes have only what is set
+            select(number).where(space.in_(spaces), space.is_not(None)),
+            select(number).where(organization.in_(organizations), organization.is_not(None)),
         )
         .subquery()
         .c.number
