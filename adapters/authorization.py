@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from typing import Protocol
 from urllib.parse import quote
@@ -38,6 +38,7 @@ LIST_PATIENCE = 4.0  # seconds for all apps of one list
 MAX_APPS = 200  # that a Cloud Controller is asked about for one request
 _LATER = frozenset((408, 429))  # it may answer something else another time
 _AWAY = frozenset((502, 503, 504))  # what is said in its place while it is
+Among = Callable[[int], Sequence[str]]  # finds guids of apps, up to so many
 _NO_SEGMENT = frozenset((".", ".."))  # of a URL: they would make it another route's
 
 
@@ -64,10 +65,10 @@ class Authorization(Protocol):
 
     def sees_organization(self, caller: Caller, guid: str) -> bool: ...
 
-    def apps_seen(self, caller: Caller) -> Selection:
+    def apps_seen(self, caller: Caller, among: Among | None = None) -> Selection:
         """The apps whose packages and droplets a caller sees, who is not unrestricted.
 
-        Raises `TooManyApps`.
+        With `among` only those count, if that tells more, or costs less. Raises `TooManyApps`.
         """
 
     def places_seen(self, caller: Caller) -> Places:
@@ -97,7 +98,7 @@ class ByScopes:
     def sees_organization(self, caller: Caller, guid: str) -> bool:
         return True
 
-    def apps_seen(self, caller: Caller) -> Selection:
+    def apps_seen(self, caller: Caller, among: Among | None = None) -> Selection:
         raise AssertionError("nobody is restricted")
 
     def places_seen(self, caller: Caller) -> Places:
@@ -130,7 +131,7 @@ class ByRoles:
         self._require_level()
         return bool(self._roles.in_organization(caller.guid, guid))
 
-    def apps_seen(self, caller: Caller) -> Selection:
+    def apps_seen(self, caller: Caller, among: Among | None = None) -> Selection:
         return self._roles.apps_of(caller.guid)
 
     def places_seen(self, caller: Caller) -> Places:
@@ -226,10 +227,13 @@ class ByCloudController:
             caller, [app for space in spaces for app in self._directory.apps_of_space(space)]
         )
 
-    def apps_seen(self, caller: Caller) -> Selection:
-        """Of the apps that have packages or droplets, which there may be `MAX_APPS` of."""
+    def apps_seen(self, caller: Caller, among: Among | None = None) -> Selection:
+        """Of those, else of all that have packages or droplets: `MAX_APPS` there may be."""
         most = MAX_APPS + 1
-        apps = sorted({*self._packages.apps(most), *self._droplets.apps(most)})
+        if among is not None:
+            apps = sorted(set(among(most)))
+        else:
+            apps = sorted({*self._packages.apps(most), *self._droplets.apps(most)})
         if len(apps) > MAX_APPS:
             raise TooManyApps(MAX_APPS)
         return list(self._seen_of(caller, apps))
@@ -294,11 +298,14 @@ class Guard:
     def sees_organization(self, caller: Caller, guid: str) -> bool:
         return self._sees_all(caller) or self._authorization.sees_organization(caller, guid)
 
-    def events_seen(self, caller: Caller) -> Visible | None:
-        """The audit events that a caller sees; None for all. Builders see no more than others."""
+    def events_seen(self, caller: Caller, among: Among | None = None) -> Visible | None:
+        """The audit events that a caller sees; None for all. Builders see no more than others.
+
+        `among` are the apps that they are asked of. Raises `TooManyApps`.
+        """
         if self._authorization.unrestricted(caller):
             return None
-        apps = self._authorization.apps_seen(caller)
+        apps = self._authorization.apps_seen(caller, among)
         return Visible(apps, self._authorization.places_seen(caller))
 
     def sees_event(

@@ -101,6 +101,12 @@ class AuditReadModel:
         with self._engine.connect() as connection:
             return connection.execute(query).first() is not None
 
+    def apps_about(self, targets: Sequence[str], most: int) -> list[str]:
+        """The apps that are these, or whose packages and droplets are; `most` of them."""
+        query = select(audit.c.target_guid).where(audit.c.target_type == APP, _about(targets))
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query.distinct().limit(most)))
+
     def page(self, query: AuditQuery, page: int, per_page: int) -> AuditPage:
         """The events that a query asks for, in the order of the log; pages count from 1."""
         offset = (page - 1) * per_page
@@ -164,8 +170,7 @@ def _conditions(query: AuditQuery) -> list[ColumnElement[bool]]:
             found.append(column.in_(_askable(values)))
     target, subject = audit.c.target_guid, audit.c.subject_guid
     if query.targets is not None:
-        targets = _askable(query.targets)
-        found.append(or_(target.in_(targets), subject.in_(targets)))
+        found.append(_about(query.targets))
     if query.other_targets is not None:
         others = _askable(query.other_targets)
         found.append(target.not_in(others))
@@ -180,6 +185,11 @@ def _conditions(query: AuditQuery) -> list[ColumnElement[bool]]:
     if query.visible is not None:
         found.append(audit.c.number.in_(_seen(query.visible)))
     return found
+
+
+def _about(targets: Sequence[str]) -> ColumnElement[bool]:
+    some = _askable(targets)
+    return or_(audit.c.target_guid.in_(some), audit.c.subject_guid.in_(some))
 
 
 def _seen(visible: Visible) -> Select[tuple[int]]:

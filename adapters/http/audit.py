@@ -39,9 +39,11 @@ class AuditEvents:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         paging = Paging.of_query(req.query_string, FILTERS, check_filters)
-        seen = self._queries.guard.events_seen(caller_of(req))
-        query = query_of(paging.filters, seen)
-        found = self._queries.ask().audit.page(query, paging.page, paging.per_page)
+        audit = self._queries.ask().audit
+        targets = paging.values("target_guids")
+        among = None if targets is None else partial(audit.apps_about, targets)
+        seen = self._queries.guard.events_seen(caller_of(req), among)
+        found = audit.page(query_of(paging.filters, seen), paging.page, paging.per_page)
         names = names_in(self._people, found.events)
         resources = [represent_audit_event(view, names) for view in found.events]
         answer_json(resp, paging.render("/v3/audit_events", found.total, resources))

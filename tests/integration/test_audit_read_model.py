@@ -282,6 +282,19 @@ def test_a_caller_sees_what_is_theirs(bench: Bench) -> None:
     assert not bench.model.happened_in(of_space, Places(["space-2"], ["org-2"]))
 
 
+def test_it_tells_which_apps_are_meant(bench: Bench) -> None:
+    """By their guids, or those of packages that they had; not a user who is called the same."""
+    guid = bench.create()
+    bench.services.packages.delete(guid, ANN)
+    bench.create("app-2")
+    bench.directory.assign_role(Grant("user-9", RoleType.SPACE_DEVELOPER, "space-1"), BY)
+    bench.projector.catch_up()
+    assert bench.model.apps_about([guid], 9) == ["app-1"]
+    assert sorted(bench.model.apps_about([guid, "app-2", "app-3", "a\0b"], 9)) == ["app-1", "app-2"]
+    assert len(bench.model.apps_about([guid, "app-2"], 1)) == 1
+    assert bench.model.apps_about(["user-9", "space-1"], 9) == []
+
+
 def test_an_event_is_found_by_its_guid(bench: Bench) -> None:
     """And nothing by another."""
     bench.create()

@@ -108,6 +108,9 @@ def test_more_apps_than_can_be_asked_about_are_refused(
     store.projector.catch_up()
     with pytest.raises(TooManyApps):
         authorization.apps_seen(CALLER)
+    assert authorization.apps_seen(CALLER, lambda most: ["app-3", "app-3"]) == ["app-3"]
+    with pytest.raises(TooManyApps):
+        authorization.apps_seen(CALLER, lambda most: [f"app-{n}" for n in range(most)])
 
 
 def test_only_so_many_answers_are_kept(
