@@ -195,6 +195,9 @@ def _check_what_is_made(
                 ):
                     check.run(building, comparing)
                 checked["rows"] = check.rows
+                report.not_checked += [
+                    f"read models: {name} is being built anew" for name in check.being_built
+                ]
             if options.bits:
                 with _progress("rebuild", None, " events") as building:
                     targets = dict.fromkeys(WITH_BITS, head)

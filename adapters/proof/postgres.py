@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.adapt import Loader
 from psycopg.pq import Format
+from psycopg.sql import SQL, Identifier
 from psycopg.types.string import ByteaBinaryLoader
 from sqlalchemy import Table, Text, collate, select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -141,10 +142,21 @@ class PostgresLog:
         return {bytes(topic).decode(errors="replace") for (topic,) in found}
 
     @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
+    def snapshot(self, tables: Sequence[str]) -> Iterator[Snapshot]:
+        """The tables are held before the moment: else another could take the place of one of them
+        behind it, whose rows it does not have."""
+        there = [
+            table
+            for table in tables
+            if self._cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchall()[0][0]
+        ]
         with _connect(self._url, _RawText) as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             with connection.transaction():
+                for table in there:
+                    connection.execute(
+                        SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(Identifier(table))
+                    )
                 yield PostgresSnapshot(connection)
 
     def _read(self, first: int, last: int, limit: int) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -13,7 +13,7 @@ from adapters.proof.reference import Reference
 from adapters.proof.rows import Log, Snapshot, UnreadableRows, event_id_of
 from adapters.proof.sqlite import SQLiteSnapshot, open_read_only
 from projections.engine import Projection
-from projections.positions import positions
+from projections.positions import builds, positions, stops
 
 Standing = tuple[int, int, str | None]  # version, position, and the id of the event there
 _SHOWN = 60  # characters of a value
@@ -30,27 +30,41 @@ class ReadModelCheck:
         self._projections = projections
         self._tell = tell
         self.rows = 0
+        self.being_built: list[str] = []  # those that could not be compared because of that
 
     def run(self, building: Callable[[int], object], comparing: Callable[[int], object]) -> None:
         """The long build is made before the snapshot that counts, and the rest within it."""
-        with self._log.snapshot() as earlier:
+        standing = [table.name for table in (positions, stops, builds)]
+        with self._log.snapshot(standing) as earlier:
             targets = self._targets(_standings(earlier))
         self._reference.advance(self._log, targets, building)
-        with self._log.snapshot() as snapshot:
-            found = _standings(snapshot)
+        read = [table.name for projection in self._projections for table in projection.tables]
+        with self._log.snapshot([*standing, *read]) as snapshot:
+            found, stopped, building_now = _standings(snapshot), _stops(snapshot), _builds(snapshot)
+            for name, why in stopped.items():
+                self._say(f"read model {name}", why)
             self._reference.advance(self._log, self._targets(found), building)
             with closing(open_read_only(self._reference.path)) as connection:
                 for projection in self._projections:
-                    if self._can_be_compared(projection, found, snapshot):
+                    versions = building_now.get(projection.name, ())
+                    if projection.version in versions and not self._is_of(projection, found):
+                        self.being_built.append(projection.name)
+                    elif self._can_be_compared(projection, found, snapshot):
                         for table in projection.tables:
                             self._compare(table, snapshot, SQLiteSnapshot(connection), comparing)
 
-    def _targets(self, found: dict[str, Standing]) -> dict[str, int]:
+    def _targets(self, found: Mapping[str, Standing]) -> dict[str, int]:
         return {
             projection.name: found[projection.name][1]
             for projection in self._projections
-            if projection.name in found and found[projection.name][0] == projection.version
+            if self._is_of(projection, found)
         }
+
+    @staticmethod
+    def _is_of(projection: Projection, found: Mapping[str, Standing]) -> bool:
+        """Whether the read model was built by this version of its projection."""
+        standing = found.get(projection.name)
+        return standing is not None and standing[0] == projection.version
 
     def _can_be_compared(
         self, projection: Projection, found: dict[str, Standing], snapshot: Snapshot
@@ -86,16 +100,17 @@ class ReadModelCheck:
         self, table: Table, live: Snapshot, built: Snapshot, progress: Callable[[int], object]
     ) -> None:
         columns = [column.name for column in table.columns]
-        places = [columns.index(column.name) for column in table.primary_key.columns]
+        keys = [column.name for column in table.primary_key.columns]
+        places = [columns.index(key) for key in keys]
         pairs = _merged(live.rows(table), built.rows(table), places)
         seen = 0
         try:
             for ours, theirs in pairs:
                 seen += 1
                 if ours != theirs:
-                    row = ours or theirs or ()
-                    key = ", ".join(shown(row[place]) for place in places)
-                    self._say(f"{table.name}, row {key}", _difference(columns, ours, theirs))
+                    row = dict(zip(columns, theirs or ours or (), strict=True))
+                    where = f"{table.name}, row {_name_of(row, keys)}"
+                    self._say(where, _difference(columns, ours, theirs))
                 if not seen % 1000:
                     progress(1000)
         except UnreadableRows as error:
@@ -114,6 +129,24 @@ def _standings(snapshot: Snapshot) -> dict[str, Standing]:
         shown(name): (version, position, None if event_id is None else shown(event_id))
         for name, version, position, event_id in snapshot.rows(positions)
     }
+
+
+def _stops(snapshot: Snapshot) -> dict[str, str]:
+    """Read models that have stopped, and why."""
+    if not snapshot.has(stops.name):
+        return {}
+    return {
+        shown(name): f"it stays before event {shown(event_id)} at position {position}: "
+        f"{shown(reason)}"
+        for name, position, event_id, reason in snapshot.rows(stops)
+    }
+
+
+def _builds(snapshot: Snapshot) -> dict[str, tuple[int, ...]]:
+    """The versions of read models that are being built."""
+    if not snapshot.has(builds.name):
+        return {}
+    return {shown(name): (version,) for name, version, *_ in snapshot.rows(builds)}
 
 
 def _merged(
@@ -146,6 +179,12 @@ def _sortable(value: Any) -> tuple[int, Any]:
     if isinstance(value, int | float):
         return 1, value
     return (2 if isinstance(value, bytearray) else 3), value
+
+
+def _name_of(row: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """A row's key, and the guid that it is of where that is not its key."""
+    key = ", ".join(shown(row[name]) for name in keys)
+    return f"{key} ({shown(row['guid'])})" if "guid" in row and "guid" not in keys else key
 
 
 def _difference(

@@ -77,8 +77,8 @@ class Log(Protocol):
     def topics_of(self, originator_id: str, after: int) -> set[str]:
         """The topics of an aggregate's events behind a position."""
 
-    def snapshot(self) -> AbstractContextManager[Snapshot]:
-        """All tables as they are at this moment."""
+    def snapshot(self, tables: Sequence[str]) -> AbstractContextManager[Snapshot]:
+        """These tables, where they are there, as they are at one moment."""
 
     def close(self) -> None: ...
 

@@ -131,7 +131,7 @@ class SQLiteLog:
         return {bytes(topic).decode(errors="replace") for (topic,) in found}
 
     @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
+    def snapshot(self, tables: Sequence[str]) -> Iterator[Snapshot]:
         with closing(open_read_only(self._path)) as connection:
             connection.execute("BEGIN")
             connection.execute("SELECT 1 FROM events LIMIT 1").fetchone()

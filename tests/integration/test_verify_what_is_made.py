@@ -53,17 +53,17 @@ def test_rows_that_were_changed_are_named_with_their_columns(any_desk: Desk) -> 
     """One that differs, one that is missing, one too many; and no other."""
     any_desk.execute("UPDATE packages SET state = 'FAILED', error = 'x' WHERE guid = 'guid-1'")
     any_desk.execute("DELETE FROM packages WHERE guid = 'guid-2'")
-    any_desk.execute("UPDATE packages SET guid = 'guid-44' WHERE guid = 'guid-4'")
+    any_desk.execute("UPDATE packages SET number = 99 WHERE guid = 'guid-4'")
     any_desk.execute("UPDATE apps SET deleted = (1 = 1) WHERE guid = 'app-1'")
     outcome = any_desk.verify("--read-models")
     assert outcome.code == 1
     assert sorted(outcome.told("read-models")) == [
         "apps, row app-1: deleted is '1', and the log gives '0'",
-        "packages, row guid-1: state is 'FAILED', and the log gives 'READY'; "
+        "packages, row 17 (guid-4): it is missing",
+        "packages, row 2 (guid-1): state is 'FAILED', and the log gives 'READY'; "
         "error is 'x', and the log gives nothing",
-        "packages, row guid-2: it is missing",
-        "packages, row guid-44: it is one too many: the log does not give it",
-        "packages, row guid-4: it is missing",
+        "packages, row 9 (guid-2): it is missing",
+        "packages, row 99 (guid-4): it is one too many: the log does not give it",
     ]
 
 
@@ -87,6 +87,28 @@ def test_read_models_that_can_not_be_compared_are_told(desk: Desk) -> None:
     assert "read model roles: its table roles is not there" in told
 
 
+def test_read_models_that_have_stopped_or_are_being_built_are_told(desk: Desk) -> None:
+    """What is there of them is compared, where this program has built it."""
+    desk.execute(
+        "INSERT INTO projection_stops (name, position, event_id, reason) "
+        "VALUES ('packages', 3, 'guid-0/2', 'KeyError: x')"
+    )
+    for name in ("work", "roles"):
+        desk.execute(
+            "INSERT INTO projection_builds (name, version, token, position) "
+            "SELECT name, version, '12345678', 0 FROM projection_positions WHERE name = :name",
+            name=name,
+        )
+    desk.execute("UPDATE projection_positions SET version = 0 WHERE name = 'roles'")
+    outcome = desk.verify("--read-models")
+    assert outcome.told("read-models") == [
+        "read model packages: it stays before event guid-0/2 at position 3: KeyError: x"
+    ]
+    assert outcome.summary["not_checked"] == ["read models: roles is being built anew"]
+    desk.execute("DELETE FROM projection_stops")
+    assert desk.verify("--read-models").code == 2
+
+
 def test_a_read_model_without_a_column_is_told(desk: Desk) -> None:
     """And the others are compared all the same."""
     desk.execute("ALTER TABLE packages DROP COLUMN error")
@@ -98,14 +120,14 @@ def test_a_read_model_without_a_column_is_told(desk: Desk) -> None:
 
 def test_values_of_other_types_in_a_read_model_are_told(desk: Desk) -> None:
     """SQLite takes them, also in keys and as texts that are no UTF-8."""
-    desk.execute("UPDATE packages SET guid = CAST(x'ff' AS TEXT) WHERE guid = 'guid-1'")
-    desk.execute("UPDATE packages SET guid = x'00ff' WHERE guid = 'guid-2'")
+    desk.execute("UPDATE apps SET guid = CAST(x'ff' AS TEXT) WHERE guid = 'app-1'")
+    desk.execute("UPDATE apps SET guid = x'00ff' WHERE guid = 'äpp'")
     desk.execute("UPDATE packages SET created_at = 'soon' WHERE guid = 'guid-4'")
     told = "\n".join(desk.verify("--read-models").told("read-models"))
     assert r"row \xff: it is one too many" in told
     assert r"row \x00\xff: it is one too many" in told
-    assert "row guid-1: it is missing" in told and "row guid-2: it is missing" in told
-    assert "row guid-4: created_at is 'soon', and the log gives '1" in told
+    assert "row app-1: it is missing" in told and "row äpp: it is missing" in told
+    assert "row 17 (guid-4): created_at is 'soon', and the log gives '1" in told
 
 
 def test_an_event_that_no_read_model_digests_is_told_once_a_projection(desk: Desk) -> None:
