@@ -58,6 +58,7 @@ def files(settings: Settings, user: int) -> Iterator[Finding]:
         name, file = f"{PREFIX}EVENT_STORE", settings.sqlite_file
         for path in (file, *(file.with_name(file.name + more) for more in ("-wal", "-shm"))):
             yield from _place(name, path, data, user)
+    yield from _place(f"{PREFIX}CHECKPOINT_KEY", settings.checkpoint_key, data, user)
     if settings.blob_dir is not None:
         yield from _place(f"{PREFIX}BLOB_STORE", settings.blob_dir, data, user)
     yield from _place(f"{PREFIX}DATA_DIR", settings.staging_dir, data, user)

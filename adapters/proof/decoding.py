@@ -38,9 +38,14 @@ class Decoder:
 
     def logged(self, row: Row) -> LoggedEvent | None:
         """The event that a row is; None if it can't be decoded."""
-        if self.fault_of(row) is not None:
+        try:
+            event = self._event(row)
+        except Exception:  # noqa: BLE001 - `fault_of` tells it
             return None
-        return LoggedEvent(row[0], self._event(row))
+        keys = event.__dict__.keys()
+        if keys - _OF_THE_ROW != self._seen.get(bytes(row[4])) and _required(type(event)) - keys:
+            return None
+        return LoggedEvent(row[0], event)
 
     def _fault_of(self, row: Row) -> str | None:
         try:

@@ -7,6 +7,7 @@ import json
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,8 +17,11 @@ import pytest
 from adapters.event_store.chain import Record
 from adapters.proof.checkpoints import Checkpoint
 from adapters.store import Store, open_sqlite
+from domain.package import PackageType
 from tests.support.issuer import pem_of, rsa_key
+from tests.support.packages import BY
 from tests.support.proof import Desk, desk_of
+from tests.support.service import ROOT
 
 
 @pytest.fixture
@@ -231,3 +235,41 @@ def test_keys_that_can_not_check_are_told(desk: Desk, kept: Path, tmp_path: Path
     private.unlink()
     code, _, err = desk.run("verify", "--checkpoint", str(kept))
     assert code == 2 and "--key" in err
+
+
+DOCS = (ROOT / "docs" / "audit.md").read_text()
+
+
+def test_the_checker_in_the_docs_needs_none_of_our_programs(desk: Desk, tmp_path: Path) -> None:
+    """It finds an export right, and the line that somebody has changed."""
+    checker = tmp_path / "check.py"
+    checker.write_text(DOCS.partition("```python\n")[2].partition("```")[0])
+    desk.store.packages.create("äpp \u2028", PackageType.BITS, None, BY)
+    export = tmp_path / "log.ndjson"
+    assert desk.run("export", str(export))[0] == 0
+
+    def check(content: bytes) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-I", checker], input=content, capture_output=True, cwd=tmp_path
+        )
+        return done.returncode, done.stdout.decode()
+
+    content = export.read_bytes()
+    head = head_of(desk)
+    expected = f"0 wrong; at position {head.position} the hash is {head.hash.hex()}\n"
+    assert check(content) == (0, expected)
+    code, told = check(content.replace(b"app.zip", b"app.zap", 1))
+    assert (code, told.count("does not fit")) == (1, 1)
+
+
+def test_the_lines_in_the_docs_check_a_signature(desk: Desk, tmp_path: Path) -> None:
+    """By jq and openssl, in a shell."""
+    for program in ("jq", "openssl", "base64"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    public_key(desk, tmp_path / "public.pem")
+    desk.checkpoint(tmp_path / "checkpoint.json")
+    begin = DOCS.index('    jq -r \'"packtrail checkpoint 1"')
+    lines = DOCS[begin:].partition("\n\n")[0]
+    done = subprocess.run(["bash", "-ec", lines], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "Verified Successfully" in done.stdout, done.stderr

@@ -210,7 +210,11 @@ def data(tmp_path: Path) -> Path:
     data = tmp_path / "data"
     for folder in (data, data / "blobs", data / "staging", data / "uploads"):
         folder.mkdir(mode=0o700)
-    for name, content in (("packtrail.db", ""), ("jwt.secret", GOOD_SECRET)):
+    for name, content in (
+        ("packtrail.db", ""),
+        ("jwt.secret", GOOD_SECRET),
+        ("checkpoint.key", ""),
+    ):
         (data / name).write_text(content)
         (data / name).chmod(0o600)
     return data
@@ -228,6 +232,7 @@ def test_what_the_service_makes_is_its_own(data: Path, tmp_path: Path) -> None:
         (".", 0o770, "PACKTRAIL_DATA_DIR", "group", WEAK),
         ("packtrail.db", 0o644, PG, "read", WEAK),
         ("packtrail.db", 0o666, PG, "write", WEAK),
+        ("checkpoint.key", 0o644, "PACKTRAIL_CHECKPOINT_KEY", "read", WEAK),
         ("blobs", 0o755, "PACKTRAIL_BLOB_STORE", "read", WEAK),
         ("staging", 0o777, "PACKTRAIL_DATA_DIR", "write", WEAK),
         ("uploads", 0o755, "PACKTRAIL_UPLOAD_DIR", "read", WEAK),

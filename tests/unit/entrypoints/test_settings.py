@@ -30,6 +30,7 @@ def test_nothing_needs_to_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found.max_package_size == 1073741824
     assert (found.jwt_secret, found.jwt_audience) == (None, "cloud_controller")
     assert found.secret_file == var / "jwt.secret"
+    assert found.checkpoint_key == var / "checkpoint.key"
     assert found.app_bits_upload
 
 
