@@ -117,6 +117,7 @@ WRONG = [
     ("SHUTDOWN_TIMEOUT", "9" * 5000, "a number of seconds, 0 to 86400"),
     ("DATA_DIR", "/dev/null", "a folder"),
     ("UPLOAD_DIR", "/dev/null", "a folder"),
+    ("CHECKPOINT_KEY", "/dev", "a file, or where one is to be"),
 ]
 
 
