@@ -42,7 +42,7 @@ class Decoder:
             event = self._event(row)
         except Exception:  # noqa: BLE001 - `fault_of` tells it
             return None
-        keys = event.__dict__.keys()
+        keys = frozenset(event.__dict__)
         if keys - _OF_THE_ROW != self._seen.get(bytes(row[4])) and _required(type(event)) - keys:
             return None
         return LoggedEvent(row[0], event)
