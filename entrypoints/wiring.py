@@ -30,7 +30,6 @@ from adapters.http.app import create_app
 from adapters.http.authentication import Authenticator
 from adapters.http.exchange import ReadModels
 from adapters.http.freshness import Freshness
-from adapters.http.health import Degraded
 from adapters.http.health import Part as ReadyPart
 from adapters.http.server.listening import listen
 from adapters.http.server.server import Server
@@ -64,6 +63,7 @@ from domain.processing import Processing
 from entrypoints.builder import builder_beside
 from entrypoints.keys import make_keys
 from entrypoints.process import Both, Consumers, Process
+from entrypoints.readiness import bits_parts, follower_parts, store_parts
 from entrypoints.replays import Replays
 from entrypoints.setting_values import MEMORY, AuthorizationBy, SettingError
 from entrypoints.settings import Settings
@@ -73,7 +73,7 @@ from projections.directory import DirectoryReadModel
 from projections.droplets import DropletReadModel
 from projections.engine import Projector
 from projections.packages import PackageReadModel
-from projections.positions import standings, troubles, versions_of
+from projections.positions import versions_of
 from projections.progress import Progress, StoredProgress
 from projections.roles import RoleReadModel
 from projections.unfinished import Step, WorkReadModel
@@ -458,38 +458,10 @@ class Wiring:
             ) from error
 
     def _ready_parts(self, store: Store, freshness: Freshness) -> dict[str, ReadyPart]:
-        def event_store() -> None:
-            store.log.head()
-            if store.breaker.is_away:
-                raise ConnectionError("the log could not be written to, the last time")
-
-        def broker() -> None:
-            if self._relay_failed():
-                raise ConnectionError("the last events could not be published")
-
-        def policies() -> None:
-            if self._policies_failed():
-                raise RuntimeError("what follows from the last events could not be done")
-
-        def projections_go_on() -> None:
-            with store.reader.connect() as connection:
-                found = troubles(standings(connection))
-            if found:
-                raise Degraded("; ".join(found))
-
-        here = {
-            "broker": ReadyPart(broker, essential=False),
-            "policies": ReadyPart(policies, essential=False),
-        }
+        parts = store_parts(store, freshness) | bits_parts(self._staging, self._blobs)
         if isinstance(self._keys, Jwks):
-            here["token_keys"] = ReadyPart(self._keys.check, essential=True)
-        return {
-            "event_store": ReadyPart(event_store, essential=True),
-            "read_models": ReadyPart(freshness.require, essential=True),
-            "projections": ReadyPart(projections_go_on, essential=False),
-            "staging": ReadyPart(
-                self._staging.check, essential=isinstance(self._staging, LocalStaging)
-            ),
-            "blob_store": ReadyPart(self._blobs.check, essential=False),
-            **(here if self._relays_here else {}),
-        }
+            parts["token_keys"] = ReadyPart(self._keys.check, essential=True)
+        if self._relays_here:
+            # asked later: they are made anew, each time that they are led here
+            parts |= follower_parts(lambda: self._relay_failed(), lambda: self._policies_failed())
+        return parts
