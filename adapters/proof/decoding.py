@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import orjson
@@ -42,8 +43,7 @@ class Decoder:
             event = self._event(row)
         except Exception:  # noqa: BLE001 - `fault_of` tells it
             return None
-        keys = frozenset(event.__dict__)
-        if keys - _OF_THE_ROW != self._seen.get(bytes(row[4])) and _required(type(event)) - keys:
+        if _required(type(event)) - event.__dict__.keys():
             return None
         return LoggedEvent(row[0], event)
 
@@ -65,6 +65,7 @@ class Decoder:
         return self._event_of(originator_id.decode(), version, topic.decode(), state)
 
 
+@cache
 def _required(kind: Any) -> frozenset[str]:
     return frozenset(
         field.name
