@@ -20,7 +20,7 @@ from sqlalchemy.pool import QueuePool
 from adapters.follower import KeptPosition
 from domain.ports import EventLog
 from projections.droplets import DropletReadModel
-from projections.positions import standings
+from projections.positions import builds, standings
 from projections.unfinished import dead_letters, unfinished
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -128,6 +128,8 @@ class Standings(Collector):
         with self._reader.connect() as connection:
             for name, standing in standings(connection).items():
                 positions[f"projection {name}"] = standing.at.position
+            for row in connection.execute(select(builds.c.name, builds.c.position)):
+                positions[f"build of {row.name}"] = row.position
             count = connection.scalar(select(func.count()).select_from(unfinished)) or 0
             oldest = connection.scalar(select(func.min(unfinished.c.since)))
             dead = connection.scalar(select(func.count()).select_from(dead_letters)) or 0

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Connection, inspect, select, text, update
 from sqlalchemy.exc import OperationalError
 
+from adapters.metrics import Standings
 from adapters.store import Store, projections
 from domain.errors import NothingRecorded, UnreadableEvent
 from domain.package import Fault, PackageType
@@ -147,12 +148,24 @@ def test_a_rebuild_goes_on_where_it_was_interrupted(built: Store) -> None:
     with pytest.raises(KeyboardInterrupt):
         built.builder().build(["packages", "work"], interrupt)
     assert rows(built) == before
+    assert position_told(built, "build of work") == reached[-1]
     assert built.builder().begun() == ["packages", "work"]
     again: list[int] = []
     built.builder().build(["packages", "work"], again.append)
     assert again[0] == reached[-1] > 0
     assert rows(built) == before
     assert built.builder().begun() == []
+
+
+def position_told(store: Store, follower: str) -> float:
+    """What Prometheus is told of how far a follower is."""
+    told = Standings(store.log, store.reader, [], {})
+    samples = [sample for metric in told.collect() for sample in metric.samples]
+    return next(
+        sample.value
+        for sample in samples
+        if sample.name == "packtrail_position" and sample.labels["follower"] == follower
+    )
 
 
 def test_builds_that_stand_at_different_positions_are_brought_together(built: Store) -> None:
