@@ -202,6 +202,7 @@ def test_an_interrupted_build_of_another_version_or_history_is_begun_anew(built:
         assert tables_of(built) == tables
 
 
+@pytest.mark.slow
 def test_what_is_written_meanwhile_is_in_the_new_read_model(
     built: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
