@@ -143,7 +143,7 @@ class Builder:
         """
         with self._transaction() as connection:
             building = [self._begin(connection, name) for name in names]
-        head, near, most, indexed = self._log.head(), NEAR, ROUNDS, False
+        head, near, most, indexed = self._persistently(self._head), NEAR, ROUNDS, False
         batch, rounds = LONG, most
         while True:
             at = _lowest(building)
@@ -160,7 +160,7 @@ class Builder:
                 building = self._persistently(self._advance, building, events, rounds)
             except _Somewhere:  # so it is looked for, batch by batch
                 near, most = 1, 1
-            seen, head = head, self._log.head()
+            seen, head = head, self._persistently(self._head)
             batch, rounds = (LONG, most) if head == seen else (SHORT, 1)
         progress(position)
         self.clear_away()
@@ -208,6 +208,12 @@ class Builder:
         except Exception as error:
             raise _LogAway from error
 
+    def _head(self) -> int:
+        try:
+            return self._log.head()
+        except Exception as error:
+            raise _LogAway from error
+
     def _advance(
         self, building: Sequence[_Build], events: Sequence[LoggedEvent], rounds: int
     ) -> list[_Build]:
@@ -246,16 +252,7 @@ class Builder:
                 advanced.append(build)
                 continue
             at = Position.of(fresh[-1])
-            as_we_left_it = update(builds).where(
-                builds.c.name == build.name,
-                builds.c.token == build.token,
-                builds.c.position == build.at.position,
-            )
-            values = {"position": at.position, "event_id": at.event_id, "problem": None}
-            if not connection.execute(as_we_left_it.values(values)).rowcount:
-                raise BuildTaken(
-                    f"another process builds read model {build.name}, or has put it in its place"
-                )
+            self._keep(connection, build, at)
             try:
                 build.projection.apply(connection, fresh)
             except Exception as error:
@@ -264,6 +261,19 @@ class Builder:
                 raise
             advanced.append(replace(build, at=at))
         return advanced
+
+    def _keep(self, connection: Connection, build: _Build, at: Position) -> None:
+        """Keeps how far a build is. Raises `BuildTaken` where it is not as we left it."""
+        as_we_left_it = update(builds).where(
+            builds.c.name == build.name,
+            builds.c.token == build.token,
+            builds.c.position == build.at.position,
+        )
+        values = {"position": at.position, "event_id": at.event_id, "problem": None}
+        if not connection.execute(as_we_left_it.values(values)).rowcount:
+            raise BuildTaken(
+                f"another process builds read model {build.name}, or has put it in its place"
+            )
 
     def _find(self, build: _Build, events: Sequence[LoggedEvent]) -> Stop | None:
         """The event that can't be digested, found by applying one by one; nothing is changed."""
@@ -286,16 +296,18 @@ class Builder:
         for build in building:
             for table in build.projection.tables:
                 for index in table.indexes:
-                    self._persistently(self._make_index, index)
+                    self._persistently(self._make_index, build, index)
                 if self._engine.dialect.name == "postgresql":
-                    self._persistently(self._analyze, table)
+                    self._persistently(self._analyze, build, table)
 
-    def _analyze(self, table: Table) -> None:
+    def _analyze(self, build: _Build, table: Table) -> None:
         with self._transaction() as connection:
+            self._keep(connection, build, build.at)
             connection.exec_driver_sql(f"ANALYZE {table.name}")
 
-    def _make_index(self, index: Index) -> None:
+    def _make_index(self, build: _Build, index: Index) -> None:
         with self._transaction() as connection:
+            self._keep(connection, build, build.at)
             index.create(connection, checkfirst=True)
 
     def _switch(self, building: Sequence[_Build]) -> int:
@@ -304,15 +316,16 @@ class Builder:
             if connection.dialect.name == "postgresql":  # readers wait behind us for the tables
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}")
             found = standings(connection, for_update=True)
+            for build in building:
+                self._keep(connection, build, build.at)
             finished = list(building)
-            while True:  # at least up to where the old ones are, which go no further meanwhile
+            head = self._head()  # where the old ones are at most, which go no further meanwhile
+            while _lowest(finished) < head:
                 try:
                     events = self._read(_lowest(finished), LONG)
                     finished = self._apply(connection, finished, events)
                 except (_Choked, UnreadableEvent) as error:
                     raise _Somewhere from error
-                if len(events) < LONG:
-                    break
             for build in finished:
                 known = self._projections[build.name]
                 require_known(build.name, found.get(build.name), known.version)

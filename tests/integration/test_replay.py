@@ -254,6 +254,19 @@ def test_two_builds_at_once_do_not_spoil_each_other(built: Store) -> None:
     assert built.builder().begun() == []
 
 
+def test_two_builds_that_end_at_once_do_not_spoil_each_other(built: Store) -> None:
+    """Where the log is at rest there is nothing left to apply by which the first would know."""
+    before, head = rows(built), built.log.head()
+
+    def another(position: int) -> None:
+        if position == head and built.builder().begun():
+            build_everything(built, "packages")
+
+    with pytest.raises(BuildTaken, match="another process builds read model packages"):
+        built.builder().build(["packages"], another)
+    assert rows(built) == before
+
+
 def test_what_a_crash_left_of_an_old_read_model_is_removed(built: Store) -> None:
     """By the next build; tables that are nobody's stay."""
     tables = tables_of(built)
@@ -452,6 +465,18 @@ def test_an_event_that_can_not_be_read_stops_all_that_follow(store: Store, state
     build_everything(store)
     assert rows(store) == followed
     assert followed[dead_letters.name]
+
+
+@pytest.mark.parametrize("position", [2, 6, 7, 11])
+def test_what_can_not_be_read_any_more_takes_nothing_from_a_read_model(
+    built: Store, position: int
+) -> None:
+    """That had it already, wherever it is in a batch: nothing shorter takes its place."""
+    before = rows(built)
+    damage(built, position, b"{")
+    with pytest.raises(Indigestible, match=f"at position {position}"):
+        build_everything(built)
+    assert rows(built) == before
 
 
 # A newer program ------------------------------------------------------------------------
