@@ -283,13 +283,16 @@ class Projector:
     def _begin(self, connection: Connection, projection: Projection, is_long: bool) -> None:
         if is_long:
             positions.forget(connection, projection.name)
-            positions.begin_build(connection, projection.name, projection.version)
+            if positions.building(connection, projection.name) != projection.version:
+                positions.begin_build(connection, projection.name, projection.version)
         else:
             self._empty(connection, projection)
 
     def _empty(self, connection: Connection, projection: Projection) -> None:
         for table in projection.tables:  # another version may have other columns
             table.drop(connection, checkfirst=True)
+            for index in table.indexes:  # of one whose place was taken, and that is still there
+                connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index.name}")
             table.create(connection)
         place(connection, projection.name, projection.version, Position())
         positions.end_build(connection, projection.name)

@@ -196,6 +196,11 @@ def forget(connection: Connection, name: str) -> None:
     connection.execute(delete(positions).where(positions.c.name == name))
 
 
+def building(connection: Connection, name: str) -> int | None:
+    """The version of a read model that is being built, if one is."""
+    return connection.scalar(select(builds.c.version).where(builds.c.name == name))
+
+
 def begin_build(connection: Connection, name: str, version: int) -> str:
     """Keeps that a read model is to be built; returns what its tables are named with."""
     token = secrets.token_hex(TOKEN_LENGTH // 2)

@@ -278,6 +278,20 @@ def test_what_a_crash_left_of_an_old_read_model_is_removed(built: Store) -> None
     assert tables_of(built) == {*tables, "packages_of_others"}
 
 
+def test_a_table_whose_place_was_taken_keeps_no_other_from_being_made(
+    built: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its indexes have their names still, where a crash came before it was removed."""
+    before = rows(built)
+    with monkeypatch.context() as crashing:
+        crashing.setattr(Builder, "clear_away", lambda self: None)
+        build_everything(built)
+    with built.writing, built.writer.begin() as connection:
+        connection.execute(update(positions).values(event_id="lost/1"))
+    built.projector().catch_up()
+    assert rows(built) == before
+
+
 # An event that can't be digested --------------------------------------------------------
 
 
@@ -543,6 +557,31 @@ def test_what_a_newer_program_can_not_read_is_built_anew_before_it_is_read(built
     projector.catch_up()
     build_everything(built)
     assert rows(built) == before
+
+
+def test_a_build_of_what_is_missing_goes_on_at_the_next_start(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often a start is interrupted, it comes further; also when another one leads."""
+    monkeypatch.setattr("projections.engine.LONG", 3)
+    live(store)
+    reached: list[int] = []
+
+    def interrupt(position: int) -> None:
+        reached.append(position)
+        if position > 5:
+            raise KeyboardInterrupt
+
+    store.projector()
+    with pytest.raises(KeyboardInterrupt):
+        store.builder().build(store.builder().missing(), interrupt)
+    store.projector()
+    again: list[int] = []
+    store.builder().build(store.builder().missing(), again.append)
+    assert again[0] == reached[-1] > 0
+    followed = rows(store)
+    build_everything(store)
+    assert rows(store) == followed
 
 
 def test_a_long_log_is_not_followed_from_its_beginning(
