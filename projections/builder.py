@@ -172,6 +172,11 @@ class Builder:
         require_known(name, standings(connection, for_update=True).get(name), known.version)
         found = connection.execute(select(builds).where(builds.c.name == name)).first()
         if found is not None:
+            if found.version > known.version:
+                raise NewerData(
+                    f"read model {name!r} is being built by version {found.version} of its "
+                    f"projection, and this program knows {known.version}: upgrade it"
+                )
             projection = self._beside(name, found.token)
             at = Position(found.position, found.event_id)
             has_table = inspect(connection).has_table

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from adapters.metrics import Standings
 from adapters.store import Store, projections
-from domain.errors import NothingRecorded, UnreadableEvent
+from domain.errors import NewerData, NothingRecorded, UnreadableEvent
 from domain.package import Fault, PackageType
 from domain.ports import LoggedEvent
 from projections import builder
@@ -185,7 +185,7 @@ def test_builds_that_stand_at_different_positions_are_brought_together(built: St
 def test_an_interrupted_build_of_another_version_or_history_is_begun_anew(built: Store) -> None:
     """What it has left is removed."""
     before, tables = rows(built), tables_of(built)
-    for left in ({"version": 99}, {"event_id": "lost/1"}, {"position": 10_000}):
+    for left in ({"version": 0}, {"event_id": "lost/1"}, {"position": 10_000}):
 
         def interrupt(position: int) -> None:
             if position > 5:
@@ -541,6 +541,19 @@ def test_a_newer_program_serves_the_old_read_model_until_its_own_is_built(built:
     building.build(building.begun(), reached.append)
     assert reached[0] == interrupted[-1]
     assert {row.file_name for row in model.page(None, 1, 50).packages} == {"newer"}
+    assert found_standings(built)["packages"].version == NewerPackages.version
+
+
+def test_an_older_program_leaves_alone_what_a_newer_one_builds(built: Store) -> None:
+    """Else its replay would end the newer one's build, which nobody would begin again."""
+    before = rows(built)
+    built.projector(newer())
+    with pytest.raises(NewerData, match="is being built by version"):
+        built.builder().build(["packages"])
+    building = built.builder(newer)
+    assert building.begun() == ["packages"]
+    assert rows(built) == before
+    building.build(building.begun())
     assert found_standings(built)["packages"].version == NewerPackages.version
 
 
