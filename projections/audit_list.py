@@ -26,6 +26,7 @@ from projections.audit import audit, audit_counts
 from projections.audit_entries import APP
 from projections.representation import AuditView
 from projections.rows import LOOKUP, Selection, moment_of
+from projections.snapshots import Snapshots
 from projections.tally import Tally, seek
 
 
@@ -79,9 +80,7 @@ class AuditPage:
 class AuditReadModel:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._snapshots = engine  # whose transactions see one state of the tables
-        if engine.dialect.name == "postgresql":
-            self._snapshots = engine.execution_options(isolation_level="REPEATABLE READ")
+        self._snapshots = Snapshots(engine)
         self._tally = Tally(audit_counts)
 
     def find(self, guid: str) -> AuditView | None:
@@ -110,7 +109,7 @@ class AuditReadModel:
     def page(self, query: AuditQuery, page: int, per_page: int) -> AuditPage:
         """The events that a query asks for, in the order of the log; pages count from 1."""
         offset = (page - 1) * per_page
-        with self._snapshots.connect() as connection:
+        with self._snapshots.of(audit, audit_counts, *_read_by(query.visible)) as connection:
             if query.by_type_alone:
                 total, numbers = self._by_type(connection, query, offset, per_page)
             else:
@@ -140,6 +139,12 @@ class AuditReadModel:
         found = union_all(*(select(one.subquery().c.number) for one in lists)).subquery()
         numbers = select(found.c.number).order_by(_ordered(found.c.number, query))
         return total, connection.scalars(numbers.limit(limit).offset(start.skipped)).all()
+
+
+def _read_by(visible: Visible | None) -> Sequence[Selection]:
+    if visible is None:
+        return ()
+    return visible.apps, visible.places.spaces, visible.places.organizations
 
 
 def _filtered(

@@ -36,6 +36,7 @@ from projections.rows import (
     out_of_order,
     texts_found,
 )
+from projections.snapshots import Snapshots
 from projections.totals import (
     ALL,
     Totals,
@@ -218,9 +219,7 @@ class PackageReadModel:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._snapshots = engine  # whose transactions see one state of the tables
-        if engine.dialect.name == "postgresql":
-            self._snapshots = engine.execution_options(isolation_level="REPEATABLE READ")
+        self._snapshots = Snapshots(engine)
 
     def find(self, guid: str) -> PackageRow | None:
         if "\0" in guid:
@@ -234,7 +233,7 @@ class PackageReadModel:
         if app_guid is not None and ("\0" in app_guid or app_guid == ALL):
             return PackagePage(0, [])
         asked = ALL if app_guid is None else app_guid
-        with self._snapshots.connect() as connection:
+        with self._snapshots.of(packages, package_totals) as connection:
             total = total_of(connection, asked)
             start = (page - 1) * per_page
             end = min(start + per_page, total)
@@ -259,7 +258,7 @@ class PackageReadModel:
         # by number, and not to be found in that order: among all packages theirs may be few
         theirs = select(packages).where(packages.c.app_guid.in_(apps))
         query = theirs.order_by(packages.c.number + 0)
-        with self._snapshots.connect() as connection:
+        with self._snapshots.of(packages, package_totals, apps) as connection:
             total = total_of_apps(connection, apps)
             start = (page - 1) * per_page
             if start >= total:

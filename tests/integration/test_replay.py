@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from domain.errors import NewerData, NothingRecorded, UnreadableEvent
 from domain.package import Fault, PackageType
 from domain.ports import LoggedEvent
 from projections import builder
+from projections.audit_list import AuditQuery, AuditReadModel, Places, Visible
 from projections.builder import Builder, BuildTaken, Indigestible
 from projections.engine import Projection
 from projections.packages import PackageReadModel, PackagesProjection, packages
@@ -237,6 +239,43 @@ def test_what_is_written_meanwhile_is_in_the_new_read_model(
     followed = rows(built)
     build_everything(built)
     assert rows(built) == followed
+
+
+def test_who_reads_in_the_moment_of_the_switch_reads_all_there_is(
+    built: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old read model, or the new one with what came into it last."""
+    monkeypatch.setattr(builder, "LONG", 100)
+    monkeypatch.setattr(builder, "NEAR", 100)  # so that all comes into it last
+    packages_read, audit_read = PackageReadModel(built.reader), AuditReadModel(built.reader)
+    seen = select(packages.c.app_guid)
+    theirs = AuditQuery(visible=Visible(seen, Places([], [])))
+    readings: list[Callable[[], object]] = [
+        lambda: packages_read.page(None, 1, 50),
+        lambda: packages_read.page_of_apps(seen, 1, 50),
+        lambda: audit_read.page(AuditQuery(), 1, 50),
+        lambda: audit_read.page(theirs, 1, 50),
+    ]
+    before = [read() for read in readings]
+    with ThreadPoolExecutor(len(readings)) as readers:
+        futures: list[Future[object]] = []
+
+        def switching(connection: Connection, position: int) -> None:
+            futures.extend(readers.submit(read) for read in readings)
+            eventually(lambda: all(f.done() for f in futures) or waiting(built) == len(readings))
+
+        building = Builder(built.log, built.writer, projections, built.writing, switching)
+        building.build(building.names)
+        assert [future.result(10) for future in futures] == before
+
+
+def waiting(store: Store) -> int:
+    """How many wait for a table."""
+    if store.writer.dialect.name == "sqlite":
+        return 0
+    with store.reader.connect() as connection:
+        asked = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'")
+        return connection.scalar(asked) or 0
 
 
 def test_two_builds_at_once_do_not_spoil_each_other(built: Store) -> None:
