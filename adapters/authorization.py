@@ -109,7 +109,7 @@ class ByRoles:
     """A SpaceDeveloper may do all; every other role may read."""
 
     def __init__(self, roles: RoleReadModel, require_level: Callable[[], None]) -> None:
-        """`require_level` returns when the read models have all that the log has, or raises."""
+        """`require_level` returns when roles and directory have all that the log has, or raises."""
         self._roles = roles
         self._require_level = require_level
 
@@ -132,9 +132,11 @@ class ByRoles:
         return bool(self._roles.in_organization(caller.guid, guid))
 
     def apps_seen(self, caller: Caller, among: Among | None = None) -> Selection:
+        self._require_level()
         return self._roles.apps_of(caller.guid)
 
     def places_seen(self, caller: Caller) -> Places:
+        self._require_level()
         return Places(self._roles.spaces_of(caller.guid), self._roles.organizations_of(caller.guid))
 
 

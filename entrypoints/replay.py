@@ -36,7 +36,7 @@ def add_replay(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "projection",
         nargs="*",
-        help="packages, work, droplets, directory, roles; all of them if none is named",
+        help="packages, work, droplets, directory, roles, audit; all of them if none is named",
     )
     parser.add_argument("--begun", action="store_true", help=argparse.SUPPRESS)  # for a service
     parser.set_defaults(run=_replay)

@@ -68,14 +68,14 @@ from entrypoints.replays import Replays
 from entrypoints.setting_values import MEMORY, AuthorizationBy, SettingError
 from entrypoints.settings import Settings
 from projections.audit_list import AuditReadModel
-from projections.builder import Indigestible
-from projections.directory import DirectoryReadModel
-from projections.droplets import DropletReadModel
+from projections.builder import BuildTaken, Indigestible
+from projections.directory import DirectoryProjection, DirectoryReadModel
+from projections.droplets import DropletReadModel, DropletsProjection
 from projections.engine import Projector
-from projections.packages import PackageReadModel
-from projections.positions import versions_of
-from projections.progress import Progress, StoredProgress
-from projections.roles import RoleReadModel
+from projections.packages import PackageReadModel, PackagesProjection
+from projections.positions import stopped, versions_of
+from projections.progress import Progress, StoredProgress, WholeProgress
+from projections.roles import RoleReadModel, RolesProjection
 from projections.unfinished import Step, WorkReadModel
 
 logger = logging.getLogger("packtrail.serve")
@@ -83,6 +83,7 @@ logger = logging.getLogger("packtrail.serve")
 HTTP_THREADS = 8
 LEVEL_PATIENCE = 5.0  # seconds that a command waits for the read models, before it tries again
 POLICIES = "policies"  # the name under which their position is kept
+READ_BY_POLICIES = (PackagesProjection.name, DropletsProjection.name, DirectoryProjection.name)
 REQUEST_CONNECTIONS = HTTP_THREADS
 WORK_CONNECTIONS = 12
 
@@ -243,7 +244,7 @@ class Wiring:
                 logger.info("building read models first", extra={"part": ", ".join(missing)})
                 try:
                     builder.build(missing)
-                except Indigestible as error:  # nothing is read until it can be built
+                except (BuildTaken, Indigestible) as error:  # nothing is read until it is there
                     logger.error("%s", error)
             self._projector.catch_up()
             self._sweep().sweep_staging(grace=0)
@@ -370,7 +371,12 @@ class Wiring:
             case AuthorizationBy.SCOPES:
                 return Guard(ByScopes())
             case AuthorizationBy.ROLES:
-                return Guard(ByRoles(RoleReadModel(store.reader), require_level))
+                return Guard(
+                    ByRoles(
+                        RoleReadModel(store.reader),
+                        lambda: self._require_roles(store, require_level),
+                    )
+                )
             case AuthorizationBy.CLOUD_CONTROLLER:
                 return Guard(
                     ByCloudController(
@@ -381,14 +387,26 @@ class Wiring:
                     )
                 )
 
+    def _require_roles(self, store: Store, require_level: Callable[[], None]) -> None:
+        """A role that was taken back must not count, because what tells so has stopped before it.
+
+        Raises `AuthorizationAway`, or as `require_level` does.
+        """
+        require_level()
+        with store.reader.connect() as connection:
+            found = stopped(connection, (RolesProjection.name, DirectoryProjection.name))
+        if found:
+            raise AuthorizationAway(f"read models have stopped: {', '.join(found)}")
+
     def _policies(self) -> list[Part]:
         settings, store = self._settings, self._work
 
         def make() -> Part:
             policies = Policies(
                 store.log, KeptPosition(store.writer, store.writing, POLICIES),
-                self._progress(store), PackageReadModel(store.reader),
-                DropletReadModel(store.reader), DirectoryReadModel(store.reader), store.services,
+                WholeProgress(self._progress(store), store.reader, READ_BY_POLICIES),
+                PackageReadModel(store.reader), DropletReadModel(store.reader),
+                DirectoryReadModel(store.reader), store.services,
                 PolicyRules(
                     settings.kept_packages, settings.kept_droplets, settings.staging_timeout
                 ),

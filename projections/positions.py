@@ -144,6 +144,12 @@ def standings(connection: Connection, *, for_update: bool = False) -> dict[str, 
     }
 
 
+def stopped(connection: Connection, names: Iterable[str]) -> list[str]:
+    """Which of these read models have stopped before an event."""
+    query = select(stops.c.name).where(stops.c.name.in_(names)).order_by(stops.c.name)
+    return list(connection.scalars(query))
+
+
 def troubles(found: Mapping[str, Standing]) -> list[str]:
     """What holds up read models, a sentence each, without what the events say."""
     told = []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sqlalchemy import Engine
 
-from projections.positions import lowest, standings
+from projections.positions import lowest, standings, stopped
 
 LOOK = 0.25  # seconds between looks when nobody tells of progress
 
@@ -55,3 +55,26 @@ class StoredProgress:
             if left <= 0:
                 return False
             self._notices.wait(seen, min(left, LOOK))
+
+
+class WholeProgress:
+    """The `Progress` for who decides by some read models, and must not by one that has stopped.
+
+    That lacks what came since; who only shows what there is does not wait for it.
+    """
+
+    def __init__(self, progress: Progress, engine: Engine, names: Sequence[str]) -> None:
+        self._progress = progress
+        self._engine = engine
+        self._names = names
+
+    @property
+    def position(self) -> int:
+        return self._progress.position if self._are_whole() else 0
+
+    def wait_for(self, position: int, timeout: float) -> bool:
+        return self._progress.wait_for(position, timeout) and self._are_whole()
+
+    def _are_whole(self) -> bool:
+        with self._engine.connect() as connection:
+            return not stopped(connection, self._names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import signal
 import sqlite3
@@ -15,19 +16,35 @@ import httpx
 import pytest
 
 from adapters.store import open_sqlite
+from adapters.tokens import Scope
 from benchmarks.logs import write_log
-from tests.support.service import ROOT, Service, bearer
+from tests.support.service import ROOT, Client, Service, bearer, token
 from tests.support.waiting import eventually
 from tests.support.zips import random_zip
 
 
-def with_version(folder: Path, version: int, choking: bool = False) -> Path:
-    """This program, with a later version of the packages' projection, which may have a defect."""
+def copied(folder: Path) -> Path:
+    """This program, where it can be changed."""
     if not folder.exists():
         folder.mkdir()
         for part in ("domain", "projections", "adapters", "entrypoints"):
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / part, folder / part, ignore=ignored)
+    return folder
+
+
+def with_defect(folder: Path, module: str, before: str) -> Path:
+    """This program, with a projection that can't get past a line of its."""
+    text = (ROOT / "projections" / module).read_text()
+    assert text.count(before) == 1
+    defect = before[: len(before) - len(before.lstrip())] + 'raise LookupError("a defect")\n'
+    (copied(folder) / "projections" / module).write_text(text.replace(before, defect + before))
+    return folder
+
+
+def with_version(folder: Path, version: int, choking: bool = False) -> Path:
+    """This program, with a later version of the packages' projection, which may have a defect."""
+    copied(folder)
     text = (ROOT / "projections" / "packages.py").read_text()
     assert text.count("    version = 3\n") == 1
     text = text.replace("    version = 3\n", f"    version = {version}\n")
@@ -51,9 +68,23 @@ def version_of(service: Service) -> int:
     )
 
 
-def projections_of(service: Service) -> dict[str, str]:
-    found: dict[str, str] = httpx.get(f"{service.url}/readyz").json()["parts"]["projections"]
+def parts_of(service: Service) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = httpx.get(f"{service.url}/readyz").json()["parts"]
     return found
+
+
+def projections_of(service: Service) -> dict[str, str]:
+    return parts_of(service)["projections"]
+
+
+def command(service: Service, *arguments: str, content: object = None) -> None:
+    """Runs `packtrail` beside the service; content is given to it."""
+    given = [] if content is None else ["-"]
+    subprocess.run(
+        [sys.executable, "-m", "entrypoints", *arguments, *given],
+        cwd=ROOT, env=service.environment(), input=json.dumps(content), text=True,
+        capture_output=True, check=True,
+    )  # fmt: skip
 
 
 @pytest.mark.slow
@@ -145,3 +176,54 @@ def test_a_replay_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         left = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'package%\\_%' \
             ESCAPE '\\'"
         assert {name for (name,) in ask(service, left)} == {"package_totals"}
+
+
+@pytest.mark.slow
+def test_a_role_that_was_taken_back_does_not_count_where_that_can_not_be_told(
+    tmp_path: Path,
+) -> None:
+    """Where the roles' read model has stopped, nobody is let in by it; admins are, as ever."""
+    grant = {"roles": [{"user_guid": "user-1", "type": "SpaceDeveloper", "space_guid": "space-1"}]}
+    app = {"guid": "app-1", "name": "shop", "space_guid": "space-1"}
+    line = "            row_of(rows, logged)["
+    with Service(tmp_path, {"PACKTRAIL_AUTHORIZATION": "roles"}) as service:
+        assert service.stop() == 0
+        service.start(program=with_defect(tmp_path / "defective", "roles.py", line))
+        command(service, "apps", "import", content={"apps": [app]})
+        command(service, "roles", "import", content=grant)
+        guid = service.client().create()
+        command(service, "roles", "remove", content=grant)
+        eventually(lambda: "roles stays before event" in projections_of(service).get("reason", ""))
+        paths = ("/v3/packages", f"/v3/packages/{guid}", "/v3/audit_events", "/v3/apps/app-1")
+        asked = {path: service.client().http.get(path).status_code for path in paths}
+        assert asked == dict.fromkeys(paths, 503)
+        new = service.client().http.post("/v3/apps/app-1/packages", json={"type": "bits"})
+        assert new.status_code == 503
+        assert httpx.get(f"{service.url}/readyz").status_code == 200
+        admin = Client(service, token=token("admin", (Scope.ADMIN,))).http
+        assert {admin.get(path).status_code for path in paths} == {200}
+        assert service.stop() == 0
+        service.start()
+        assert service.client().http.get(f"/v3/packages/{guid}").status_code == 404
+        assert projections_of(service) == {"status": "ok"}
+
+
+@pytest.mark.slow
+def test_what_follows_from_an_event_waits_for_a_read_model_that_has_stopped(tmp_path: Path) -> None:
+    """An app's deletion takes along also what the read model does not have yet."""
+    with Service(tmp_path) as service:
+        assert service.stop() == 0
+        line = '    row["blob_key"] = event.blob_key\n'
+        service.start(program=with_defect(tmp_path / "defective", "packages.py", line))
+        client = service.client()
+        client.upload(client.create("app-2"), random_zip(1000))
+        eventually(lambda: "packages stays before" in projections_of(service).get("reason", ""))
+        guid = client.create()
+        command(service, "apps", "delete", "app-1")
+        assert client.http.get(f"/v3/packages/{guid}").status_code == 404, "is not shown yet"
+        eventually(lambda: parts_of(service)["policies"]["status"] == "degraded")
+        assert service.stop() == 0
+        service.start()
+        deleted = "SELECT originator_id FROM events WHERE topic = 'package.deleted'"
+        eventually(lambda: ask(service, deleted) == [(f"package:{guid}",)])
+        eventually(lambda: parts_of(service)["policies"]["status"] == "ok")
