@@ -222,7 +222,9 @@ class Projector:
             for projection in self._projections:
                 standing = found.get(projection.name)
                 if standing is not None and standing.stop is None:
-                    stop = unreadable or self._digest(connection, projection, standing, events)
+                    stop = self._digest(connection, projection, standing, events)
+                    if unreadable is not None and standing.at.position < unreadable.at.position:
+                        stop = unreadable
                     if stop is not None:
                         positions.stop(connection, projection.name, stop)
                         _tell(projection.name, stop)

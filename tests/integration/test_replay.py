@@ -520,6 +520,24 @@ def test_an_event_that_can_not_be_read_stops_all_that_follow(store: Store, state
     assert followed[dead_letters.name]
 
 
+def test_what_can_not_be_read_any_more_stops_no_read_model_that_had_it(
+    store: Store, choking: Callable[[], list[Projection]]
+) -> None:
+    """Only those that stand before it; the others go on with what comes."""
+    projector = store.projector(choking())
+    live(store)
+    projector.catch_up()
+    stopped_at = found_standings(store)["packages"].at.position
+    damage(store, stopped_at + 2, b"{")
+    Choking.mended = True
+    create(store)
+    again = store.projector(choking())
+    again.catch_up()
+    found = found_standings(store)
+    assert found.pop("packages").stop.at.position == stopped_at + 2
+    assert {(s.stop, s.at.position) for s in found.values()} == {(None, store.log.head())}
+
+
 @pytest.mark.parametrize("position", [2, 6, 7, 11])
 def test_what_can_not_be_read_any_more_takes_nothing_from_a_read_model(
     built: Store, position: int
