@@ -37,11 +37,13 @@ from projections.positions import (
 
 LONG = 5_000  # events of one batch
 ROUNDS = 10  # batches applied in one transaction, while nobody else writes
+HOLD = 0.25  # seconds, after which no further one is begun
+QUIET = 0.5  # seconds without a write, after which nobody is thought to write
 SHORT = 1_000  # events of one transaction while somebody does, who waits for the database file
 INDEXED = 2_000_000  # the position from which on indexes are there; they are made at once before
 CACHE = 8_192  # KiB of pages that SQLite keeps: more of them bring nothing
 NEAR = 200  # events from the log's head at which the switch is made
-ROWS = 2_000  # rows of an old table that are removed in one transaction
+ROWS = 1_000  # rows of an old table that are removed in one transaction
 PATIENCE = 60.0  # seconds for which it is tried again while the database does not work
 MAX_DELAY = 1.0  # seconds between tries
 LOCK_TIMEOUT = 200  # milliseconds for PostgreSQL's lock on a table that is replaced
@@ -144,7 +146,8 @@ class Builder:
         with self._transaction() as connection:
             building = [self._begin(connection, name) for name in names]
         head, near, most, indexed = self._persistently(self._head), NEAR, ROUNDS, False
-        batch, rounds = LONG, most
+        batch, rounds = SHORT, 1
+        taken, wrote = 0.0, time.monotonic()  # the last time that somebody else was seen to write
         while True:
             at = _lowest(building)
             progress(at)
@@ -157,11 +160,17 @@ class Builder:
                 if len(events) < near:
                     position = self._persistently(self._switch, building)
                     break
+                began = time.monotonic()
                 building = self._persistently(self._advance, building, events, rounds)
+                taken = time.monotonic() - began
             except _Somewhere:  # so it is looked for, batch by batch
                 near, most = 1, 1
             seen, head = head, self._persistently(self._head)
-            batch, rounds = (LONG, most) if head == seen else (SHORT, 1)
+            if head > seen:
+                wrote = time.monotonic()
+                self._let_in(taken)
+            alone = time.monotonic() - wrote > QUIET
+            batch, rounds = (LONG, most) if alone else (SHORT, 1)
         progress(position)
         self.clear_away()
         return position
@@ -228,8 +237,11 @@ class Builder:
             with self._transaction() as connection:
                 if connection.dialect.name == "sqlite":
                     connection.exec_driver_sql(f"PRAGMA cache_size = -{CACHE}")
+                until = time.monotonic() + HOLD
                 for number in range(rounds):
                     if number:
+                        if time.monotonic() > until:
+                            break
                         try:
                             events = self._read(_lowest(advanced), LONG)
                         except (NewerData, UnreadableEvent):
@@ -296,12 +308,22 @@ class Builder:
                 )
         return Indigestible(", ".join(build.name for build in building), stop)
 
+    def _let_in(self, seconds: float) -> None:
+        """Leaves an SQLite file to others for as long as it was ours.
+
+        Who waits for it looks from time to time, and would hardly find it free.
+        """
+        if self._engine.dialect.name == "sqlite":
+            time.sleep(seconds)
+
     def _make_indexes(self, building: Sequence[_Build]) -> None:
         """One by one: each takes a moment in which (on SQLite) nobody else writes."""
         for build in building:
             for table in build.projection.tables:
                 for index in table.indexes:
+                    began = time.monotonic()
                     self._persistently(self._make_index, build, index)
+                    self._let_in(time.monotonic() - began)
                 if self._engine.dialect.name == "postgresql":
                     self._persistently(self._analyze, build, table)
 
@@ -351,7 +373,7 @@ class Builder:
         for name in left:
             # to drop a large table at once would hold the file for long
             while on_sqlite and (held := self._persistently(self._remove_rows, name)):
-                time.sleep(held)  # to let in who waits
+                self._let_in(held)
             self._persistently(self._drop, name)
 
     def _drop(self, name: str) -> None:

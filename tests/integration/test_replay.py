@@ -42,6 +42,7 @@ def _short_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "NEAR", 3)
     monkeypatch.setattr(builder, "ROWS", 2)
     monkeypatch.setattr(builder, "ROUNDS", 2)
+    monkeypatch.setattr(builder, "QUIET", -1.0)
     monkeypatch.setattr(builder, "INDEXED", 10)
 
 
