@@ -67,12 +67,21 @@ class EventMapper(Mapper[str]):
         return event
 
     def _kind_of(self, originator_id: str, version: int, topic: str) -> tuple[type[Any], int]:
+        """Only what is an event by its name is looked up: the library would import any module."""
         try:
-            kind = resolve_topic(topic)
+            kind = resolve_topic(topic) if topic in _named(RecordedEvent) else None
         except TopicError:
-            raise _newer(originator_id, version, topic, "an event") from None
+            kind = None
+        if kind is None:
+            raise _newer(originator_id, version, topic, "an event")
         self._kinds[topic] = kind, getattr(kind, "class_version", 1)
         return self._kinds[topic]
+
+
+def _named(kind: type[RecordedEvent]) -> set[str]:
+    """The topics of all kinds of events."""
+    below = (_named(narrower) for narrower in kind.__subclasses__())
+    return {kind.__dict__.get("TOPIC", "")}.union(*below) - {""}
 
 
 def _newer(originator_id: str, originator_version: int, topic: str, what: str) -> NewerData:
