@@ -12,6 +12,7 @@ from struct import Struct
 from typing import NamedTuple
 
 GENESIS = bytes(32)  # what stands for the hash before the first event
+LAST_MOMENT = 253_402_300_799_999_999  # microseconds since the epoch: the year 9999 ends behind it
 _HEAD = Struct(">qqqII")
 
 

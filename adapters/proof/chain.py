@@ -17,7 +17,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any
 
-from adapters.event_store.chain import GENESIS
+from adapters.event_store.chain import GENESIS, LAST_MOMENT
 from adapters.proof.findings import Check, Finding, Tell
 from adapters.proof.rows import Row, Unreadable, event_id_of
 
@@ -114,8 +114,8 @@ class ChainCheck:
             if not fits:
                 self._doubt(row)
                 continue
-            if appended_at < self._latest:
-                self._tell_of(row, "it was appended before the event before it", Check.TIMES)
+            if not self._latest <= appended_at <= LAST_MOMENT:
+                self._tell_of(row, _fault_of_time(appended_at), Check.TIMES)
             self._latest = appended_at
             self._before = self._previous
             self._previous = stored
@@ -287,6 +287,12 @@ class _Reconciliation:
     def _may_try(self) -> bool:
         self._tries -= 1
         return self._tries > 0
+
+
+def _fault_of_time(appended_at: int) -> str:
+    if appended_at > LAST_MOMENT:
+        return f"the time at which it was appended is none: {appended_at}"
+    return "it was appended before the event before it"
 
 
 def body_of(row: Row | tuple[Any, ...]) -> bytes | None:

@@ -18,7 +18,7 @@ from typing import BinaryIO, Self
 
 import orjson
 
-from adapters.event_store.chain import GENESIS
+from adapters.event_store.chain import GENESIS, LAST_MOMENT
 from adapters.proof.chain import body_of
 from adapters.proof.findings import Check, Finding, Tell, shown
 from adapters.proof.rows import LAST, Log, NothingToCheck, Row, Unreadable
@@ -104,6 +104,11 @@ def sign_head(log: Log, key: SigningKey) -> Checkpoint:
         raise UnsoundHead(
             f"the newest event, at position {head}, does not follow from the one before it: "
             "nothing is signed; packtrail verify tells more"
+        )
+    if not 0 <= row[1] <= LAST_MOMENT:
+        raise UnsoundHead(
+            f"the newest event, at position {head}, was appended at a time that is none "
+            f"({row[1]}): nothing is signed"
         )
     unsigned = Checkpoint(
         log=log.identity,

@@ -134,6 +134,16 @@ def test_a_head_that_does_not_fit_is_not_signed(desk: Desk) -> None:
     assert "position 12" in err and "packtrail verify" in err
 
 
+def test_a_head_of_a_time_that_is_none_is_not_signed(desk: Desk) -> None:
+    """Also where its chain was made anew: no checkpoint can tell such a time."""
+    head = desk.records()[-1].position
+    desk.set(head, "appended_at", 2**62)
+    desk.chain_anew(head - 1)
+    code, out, err = desk.run("checkpoint")
+    assert (code, out) == (1, "")
+    assert f"at position {head}, was appended at a time that is none" in err
+
+
 def test_a_key_of_another_kind_is_told(desk: Desk, tmp_path: Path) -> None:
     """With the file, and how a right one is made."""
     path = tmp_path / "rsa.pem"

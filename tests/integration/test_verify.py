@@ -168,10 +168,11 @@ def test_a_chain_that_was_made_anew_is_found_by_what_it_can_not_hide(desk: Desk)
     desk.set(30, "topic", "package.unheard_of")
     desk.set(31, "state", b'{"timestamp": "2026-01-01T00:00:00Z"}')
     desk.set(32, "state", b'{"timestamp": ')
+    desk.set(40, "appended_at", 2**62)
     desk.chain_anew(10)
     outcome = desk.verify()
     assert outcome.named("chain") == []
-    assert outcome.named("times") == [25]
+    assert outcome.named("times") == [25, 40]
     assert outcome.named("events") == [30, 31, 32]
     assert "package.unheard_of" in outcome.told("events")[0]
     assert "has no actor" in outcome.told("events")[1]
