@@ -93,6 +93,8 @@ class RecordedLog:
         position, originator_id, version, topic, state = stored
         try:
             return LoggedEvent(position, self._event_of(originator_id, version, topic, state))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (
+            ValueError, LookupError, TypeError, AttributeError, OverflowError
+        ) as error:  # fmt: skip
             event_id = f"{originator_id.partition(':')[2]}/{version}"
             raise UnreadableEvent(position, event_id, f"{type(error).__name__}: {error}") from error

@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from adapters.event_store.chain import GENESIS, Record
+from adapters.event_store.chain import GENESIS, LAST_MOMENT, Record
 from adapters.event_store.transcoding import OrjsonTranscoder
 
 FORMAT = "packtrail-log"
@@ -29,6 +29,7 @@ VERSION = 1
 MAX_LINE = 64 << 20  # bytes
 MAX_IDENTITY = 200  # characters
 _LAST = 2**63 - 1
+_LAST_POSITION = 2**62  # behind which a log has room to go on
 _FIELDS = ("position", "appended_at", "originator_id", "originator_version", "topic", "hash")
 _STATES = ("state", "state_base64")
 _canonical = OrjsonTranscoder()
@@ -135,8 +136,8 @@ def event_or_end(line: bytes) -> Record | End:
     if unknown:
         raise ValueError(f"it says more than an event does: {', '.join(map(_shown, unknown))}")
     return Record(
-        _number(fields, "position", 1),
-        _number(fields, "appended_at", 0),
+        _number(fields, "position", 1, _LAST_POSITION),
+        _number(fields, "appended_at", 0, LAST_MOMENT),
         _text(fields, "originator_id"),
         _number(fields, "originator_version", 1),
         _text(fields, "topic"),
@@ -183,10 +184,10 @@ def _identity(fields: dict[str, Any]) -> str:
     return found
 
 
-def _number(fields: dict[str, Any], name: str, least: int) -> int:
+def _number(fields: dict[str, Any], name: str, least: int, most: int = _LAST) -> int:
     found = fields.get(name)
-    if type(found) is not int or not least <= found <= _LAST:
-        raise ValueError(f"{name} is no number from {least} on: {_shown(found)}")
+    if type(found) is not int or not least <= found <= most:
+        raise ValueError(f"{name} is no number from {least} to {most}: {_shown(found)}")
     return found
 
 

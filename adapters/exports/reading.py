@@ -12,6 +12,7 @@ import zstandard
 from adapters.event_store.chain import GENESIS, Record, link
 from adapters.event_store.transcoding import EventMapper
 from adapters.exports.lines import MAX_LINE, End, FollowerAt, Header, event_or_end
+from adapters.proof.decoding import required
 from domain.errors import NewerData
 
 _BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
@@ -120,16 +121,22 @@ class Export:
     def _check_known(self, found: Record) -> None:
         """A log that this program could not go on with is not taken in."""
         try:
-            self._mapper.event_of(
+            event = self._mapper.event_of(
                 found.originator_id, found.originator_version, found.topic, found.state
             )
         except NewerData as error:
             raise self.unusable(str(error), found.position) from None
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             what = f"{type(error).__name__}: {error}"
             raise self.unusable(
                 f"its state is none of {found.topic}: {what}", found.position
             ) from None
+        missing = required(type(event)) - event.__dict__.keys()
+        if missing:
+            raise self.unusable(
+                f"its state is none of {found.topic}: {', '.join(sorted(missing))} missing",
+                found.position,
+            )
 
     def _check_followers(self, found: Record) -> None:
         for follower in self._expected.pop(found.position, ()):

@@ -43,7 +43,7 @@ class Decoder:
             event = self._event(row)
         except Exception:  # noqa: BLE001 - `fault_of` tells it
             return None
-        if _required(type(event)) - event.__dict__.keys():
+        if required(type(event)) - event.__dict__.keys():
             return None
         return LoggedEvent(row[0], event)
 
@@ -53,7 +53,7 @@ class Decoder:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told
             return f"it can't be decoded: {shown(str(error) or type(error).__name__)}"
         kind = type(event)
-        missing = _required(kind) - event.__dict__.keys()
+        missing = required(kind) - event.__dict__.keys()
         if missing:
             return f"it can't be decoded: {kind.TOPIC} has no {', '.join(sorted(missing))}"
         if getattr(kind, "class_version", 1) == 1:
@@ -66,7 +66,8 @@ class Decoder:
 
 
 @cache
-def _required(kind: Any) -> frozenset[str]:
+def required(kind: Any) -> frozenset[str]:
+    """The fields that every event of a kind has."""
     return frozenset(
         field.name
         for field in fields(kind)

@@ -6,6 +6,7 @@ import gzip
 import io
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +140,11 @@ def test_folders_that_an_empty_log_had_claimed_are_claimed_anew(
 
 def test_state_that_is_written_in_another_way_is_kept_byte_for_byte(store: Store) -> None:
     """Spaces, an order of keys, escapes: what JSON would lose is in base64."""
+    common = b'"caused_by":null,"request_id":"r","timestamp":"2026-01-01T00:00:00'
     states = [
-        b'{"timestamp":"2026-01-01T00:00:00Z", "actor":"a"}',
-        b'{"b":1,"a":"\\u00fc","timestamp":"2026-01-01T00:00:00+01:00","actor":"a"}',
-        b'{"actor":"a","big":123456789012345678901234567890,"timestamp":"2026-01-01T00:00:00Z"}',
+        b'{"actor":"a", %sZ"}' % common,
+        b'{"b":1,"a":"\\u00fc","actor":"a",%s+01:00"}' % common,
+        b'{"actor":"a","big":123456789012345678901234567890,%sZ"}' % common,
     ]
     lines, previous = [], GENESIS
     for position, state in zip((3, 4, 12), states, strict=True):  # with gaps, as rollbacks leave
@@ -200,6 +202,10 @@ STATE = (
 FIRST = Record(1, 5, "package:1", 1, "package.created", STATE, GENESIS)
 
 
+def _with_state(state: bytes, lines: list[bytes]) -> list[bytes]:
+    return chained_anew(lines, FIRST._replace(state=state))
+
+
 FAULTS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
     "nothing": (lambda f: [], "it is empty"),
     "another file": (lambda f: [b'{"apps": []}\n'], "line 1: it is no export of a log"),
@@ -245,10 +251,16 @@ FAULTS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
         lambda f: changed(f, 5, appended_at=3), "line 5, position 4: appended_at is 3"
     ),
     "a time that is none": (
-        lambda f: changed(f, 5, appended_at="now"), "appended_at is no number from 0 on: 'now'"
+        lambda f: changed(f, 5, appended_at="now"), "appended_at is no number from 0 to .*: 'now'"
     ),
     "an enormous position": (
-        lambda f: changed(f, 5, position=2**63), "position is no number from 1 on"
+        lambda f: changed(f, 5, position=2**63), "position is no number from 1 to"
+    ),
+    "a position that leaves no room": (
+        lambda f: changed(f, 5, position=2**63 - 1), "position is no number from 1 to"
+    ),
+    "a time that no calendar has": (
+        lambda f: changed(f, 5, appended_at=2**62), "appended_at is no number from 0 to"
     ),
     "no hash": (without_a_hash, "line 5, after position 3: it is no event: hash missing"),
     "no state": (
@@ -282,10 +294,21 @@ FAULTS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
         lambda f: chained_anew(f, FIRST._replace(topic="package.teleported")),
         "line 2, position 1: .*'package.teleported' that this program does not know: upgrade it",
     ),
-    "a state that is none": (
-        lambda f: chained_anew(f, FIRST._replace(state=b"{}")),
-        "line 2, position 1: its state is none of package.created",
+    "an event by a module's name": (
+        lambda f: chained_anew(f, FIRST._replace(topic="domain.package:Package.Created")),
+        "line 2, position 1: .*'domain.package:Package.Created' that this program does not know",
     ),
+    **{
+        f"a state that is none ({state.decode()})": (
+            partial(_with_state, state),
+            "line 2, position 1: its state is none of package.created",
+        )
+        for state in (
+            b"{}", b"null", b'"text"', b"[1]", STATE.replace(b'{"actor"', b'{"author"'),
+            STATE.replace(b"{", b'{"class_version":0,'),
+            STATE.replace(b"2026-01-01T00:00:00Z", b"0001-01-01T00:00:00+14:00"),
+        )
+    },
 }  # fmt: skip
 
 
