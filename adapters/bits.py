@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -25,9 +27,13 @@ class FileBits:
 
     @classmethod
     def of_file(cls, path: Path) -> Self:
-        """The whole file. Raises `OSError`."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        return cls(descriptor, 0, os.fstat(descriptor).st_size)
+        """The whole file. Raises `OSError`, also for what is no file: a pipe has no end."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "it is no file", str(path))
+        return cls(descriptor, 0, found.st_size)
 
     def read_at(self, offset: int, length: int) -> bytes:
         wanted = max(0, min(length, self.size - offset))

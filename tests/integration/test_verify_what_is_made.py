@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha1, sha256
@@ -203,6 +204,18 @@ def test_blobs_that_were_replaced_cut_or_removed_are_named(shelf: Shelf) -> None
     assert first.startswith(f"package:bits-0, blob {blob_key('bits-0')}: its SHA-256 is ")
     assert f"it has {len(BITS) - 1} bytes, and the log recorded {len(BITS)}" in second
     assert third.endswith("it is not there")
+
+
+def test_what_is_no_file_in_a_blobs_place_is_named(shelf: Shelf) -> None:
+    """A pipe that nobody writes to, a folder, a link to itself: nothing is waited for."""
+    for number in range(3):
+        shelf.path(f"bits-{number}").unlink()
+    os.mkfifo(shelf.path("bits-0"))
+    shelf.path("bits-1").mkdir()
+    shelf.path("bits-2").symlink_to(shelf.path("bits-2"))
+    outcome = shelf.desk.verify("--bits")
+    assert (outcome.code, len(outcome.findings)) == (1, 3)
+    assert all("it can't be read" in told for told in outcome.told("bits"))
 
 
 def test_a_store_of_bits_that_is_away_is_no_finding(shelf: Shelf) -> None:
