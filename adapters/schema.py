@@ -96,6 +96,12 @@ def _chain(connection: Connection, create_events: Sequence[str]) -> None:
     if on_postgres:
         for name in ("appended_at", "hash"):
             connection.exec_driver_sql(f"ALTER TABLE events ALTER COLUMN {name} SET NOT NULL")
+    else:  # which has no such statement
+        connection.exec_driver_sql(
+            "CREATE TRIGGER events_are_chained BEFORE INSERT ON events "
+            "WHEN NEW.appended_at IS NULL OR NEW.hash IS NULL BEGIN "
+            "SELECT RAISE(ABORT, 'the log has a chain: a program that knows it must write'); END"
+        )
 
 
 def _builds(connection: Connection, create_events: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from eventsourcing.persistence import IntegrityError
 from sqlalchemy import text, update
+from sqlalchemy.exc import IntegrityError as NotTaken
 
 from adapters import schema
 from adapters.event_store.chain import GENESIS, Record, link
@@ -16,6 +17,11 @@ from adapters.store import Store
 from domain.package import Package, PackageType
 from projections.rows import moment_of
 from tests.support.packages import BY, hash_, store, upload
+
+AS_BEFORE_THE_CHAIN = (
+    "INSERT INTO events (originator_id, originator_version, topic, state) "
+    "SELECT 'package:late', 1, topic, state FROM events LIMIT 1"
+)
 
 
 @pytest.fixture
@@ -133,11 +139,16 @@ def test_an_aggregates_history_has_positions_and_an_end(log: Store) -> None:
 
 
 def test_a_log_from_before_the_chain_is_chained_by_the_migration(log: Store) -> None:
-    """Its events keep their positions; their own times stand for those of appending."""
+    """Its events keep their positions; their own times stand for those of appending.
+
+    A program from before, which still runs, can't append to it any more.
+    """
     append(log, guid="guid-1")
     create(log)
     before = [record[:1] + record[2:6] for record in log.log.records(0, 10)]
     with log.writing, log.writer.begin() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.execute(text("DROP TRIGGER events_are_chained"))
         connection.execute(text("ALTER TABLE events DROP COLUMN hash"))
         connection.execute(text("ALTER TABLE events DROP COLUMN appended_at"))
         for later in ("projection_builds", "projection_stops"):
@@ -147,6 +158,8 @@ def test_a_log_from_before_the_chain_is_chained_by_the_migration(log: Store) -> 
     records = list(log.log.records(0, 10))
     assert [record[:1] + record[2:6] for record in records] == before
     assert all(expected == found for expected, found in chained(records))
+    with pytest.raises(NotTaken), log.writing, log.writer.begin() as connection:
+        connection.execute(text(AS_BEFORE_THE_CHAIN))
     events = [logged.event for logged in log.log.read(0, 10)]
     assert [moment_of(r.appended_at) for r in records] == [e.timestamp for e in events]
     create(log)
