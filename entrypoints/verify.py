@@ -170,7 +170,8 @@ def _check_checkpoints(
 ) -> int:
     check = CheckpointCheck(log, keys, head, report.tell)
     for path, file in files:
-        check.run(path, file)
+        if not check.run(path, file):
+            report.not_checked.append(f"checkpoints: {shown(str(path))} has none")
     return check.checked
 
 

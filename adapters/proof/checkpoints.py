@@ -136,7 +136,9 @@ class CheckpointCheck:
         self._tell = tell
         self.checked = 0
 
-    def run(self, path: Path, file: BinaryIO) -> None:
+    def run(self, path: Path, file: BinaryIO) -> int:
+        """How many checkpoints the file has."""
+        before = self.checked
         for number, line in enumerate(_lines(file), 1):
             if not line.strip():
                 continue
@@ -150,6 +152,7 @@ class CheckpointCheck:
             what = self._fault_of(checkpoint)
             if what is not None:
                 self._say(f"{shown(str(where))}", what, checkpoint.position)
+        return self.checked - before
 
     def _fault_of(self, checkpoint: Checkpoint) -> str | None:
         key = self._keys.get(checkpoint.key)

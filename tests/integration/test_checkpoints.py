@@ -218,6 +218,18 @@ def test_lines_that_were_changed_are_named(desk: Desk, kept: Path, tmp_path: Pat
     assert outcome.code == 1
 
 
+def test_a_file_without_checkpoints_has_checked_nothing(desk: Desk, tmp_path: Path) -> None:
+    """Whoever has collected nothing must not hear that all is well."""
+    desk.checkpoint(tmp_path / "kept")
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    code, out, err = desk.run(
+        "verify", "--checkpoint", str(tmp_path / "kept"), "--checkpoint", str(empty)
+    )
+    assert (code, out) == (2, "")
+    assert f"could not check all checkpoints: {empty} has none" in err
+
+
 def test_a_checkpoint_of_another_key_or_log_is_told(desk: Desk, kept: Path, tmp_path: Path) -> None:
     """Whoever can sign with a key of their own proves nothing."""
     other = {"PACKTRAIL_CHECKPOINT_KEY": str(tmp_path / "other.key")}
