@@ -114,6 +114,12 @@ def require_room(folder: Path, size: int) -> None:
         raise NoRoomForUpload(f"{size} bytes, and there is room for {max(0, room)}")
 
 
+def is_within(name: str) -> bool:
+    """Whether what has this name in a folder is not outside of it."""
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, Select, select
 
-from adapters.bits import FileBits
+from adapters.bits import FileBits, is_within
 from adapters.blob_store.s3 import object_of
 from adapters.object_store import Bucket
 from adapters.staging.s3 import attributes_of
@@ -68,6 +68,9 @@ def copy_blobs(
     """
     outcome = Outcome()
     for blob in blobs:
+        if not is_within(blob.key):
+            outcome.faults.append(f"{blob.key!r}, of {blob.of}, is no blob in {folder}")
+            continue
         try:
             bits = FileBits.of_file(folder / blob.key)
         except FileNotFoundError:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
-from adapters.bits import FileBits, copy_range, sync_folder
+from adapters.bits import FileBits, copy_range, is_within, sync_folder
 from adapters.folders import BitsFolder
 from adapters.staging.local import LocalStaging
 from domain.errors import BlobMissing
@@ -66,7 +66,8 @@ class LocalBlobs:
             raise BlobMissing(f"there is no blob {key!r} in {self.folder}") from None
 
     def delete(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)
+        with contextlib.suppress(BlobMissing):
+            self._path(key).unlink(missing_ok=True)
 
     def link(self, key: str) -> str | None:
         """None: clients get the blob through the API."""
@@ -98,6 +99,9 @@ class LocalBlobs:
                     path.unlink()
 
     def _path(self, key: str) -> Path:
+        """Raises `BlobMissing` for a key that leads out of the folder, whoever wrote it."""
+        if not is_within(key):
+            raise BlobMissing(f"{key!r} is no key of a blob in {self.folder}")
         return self.folder / key
 
     def _appear(self, key: str, make: Callable[[Path], None]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from adapters.blob_moving import blobs_named, copy_blobs
+from adapters.blob_moving import NamedBlob, blobs_named, copy_blobs
 from adapters.blob_store.s3 import S3Blobs
 from adapters.store import Store, open_sqlite
 from tests.support.eventful import Told, live
@@ -56,3 +56,12 @@ def test_what_packages_and_droplets_name_is_copied(
     again = copy_blobs(tmp_path, bucket, blobs_named(store.reader))
     assert (again.copied, again.there) == (0, 2)
     assert len(again.faults) == len(named) - 2
+
+
+def test_nothing_outside_of_the_folder_is_copied(s3: S3Server, tmp_path: Path) -> None:
+    """Whatever key somebody has written into the log."""
+    (tmp_path / "jwt.secret").write_text("secret")
+    keys = ("../jwt.secret", str(tmp_path / "jwt.secret"))
+    named = (NamedBlob("package p", key, "p.zip", None) for key in keys)
+    outcome = copy_blobs(tmp_path / "blobs", s3.bucket(), named)
+    assert (outcome.copied, len(outcome.faults)) == (0, 2)

@@ -245,6 +245,18 @@ class TestLocalBlobs:
             folders.blobs.delete(KEY)
             assert b"".join(bytes(chunk) for chunk in bits.chunks()) == BITS
 
+    def test_no_key_leads_out_of_the_folder(self, folders: LocalShelf, tmp_path: Path) -> None:
+        """Whatever somebody has written into the log, no other file is read or removed."""
+        secret = tmp_path / "jwt.secret"
+        secret.write_text("secret")
+        for key in ("../jwt.secret", "ab/../../jwt.secret", str(secret), "a\0b"):
+            with pytest.raises(BlobMissing):
+                folders.blobs.open(key)
+            with pytest.raises(BlobMissing):
+                folders.blobs.store(key, folders.stage(BITS))
+            folders.blobs.delete(key)
+        assert secret.read_text() == "secret"
+
     def test_a_whole_file_is_linked_and_a_slice_is_copied(self, folders: LocalShelf) -> None:
         """Storing a gigabyte that is a file of its own takes no second gigabyte."""
         staged = folders.stage(b"0123456789")
