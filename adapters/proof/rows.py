@@ -121,7 +121,7 @@ def walk(
         if not rows:
             return
         yield rows
-        at = rows[-1][0] + 1
+        at = max(row[0] for row in rows[-2:]) + 1  # of broken keys some are out of order
 
 
 def _behind(

@@ -32,6 +32,8 @@ _EVENTS = (
 _NONE = "LIMIT 0"
 _BETWEEN = "WHERE rowid BETWEEN ? AND ? ORDER BY rowid LIMIT ?"
 _BEFORE = "WHERE rowid < ? ORDER BY rowid DESC LIMIT 1"
+_INDEXED = " FROM events INDEXED BY sqlite_autoindex_events_1 WHERE +rowid > ? AND +rowid <= ?"
+_HIDDEN = "keys in the table are out of order, and hide what is behind them"
 _BROKEN = (sqlite3.DatabaseError,)
 _BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOTADB)
 
@@ -67,6 +69,11 @@ class SQLiteLog:
             self._connection.execute(_EVENTS + _NONE)
         except sqlite3.OperationalError as error:
             self._connection.close()
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                raise NothingToCheck(
+                    f"{path} can't be opened ({error}): SQLite makes files beside it, so that its "
+                    "folder, or a copy's, must be one that you may write to"
+                ) from None
             raise NothingToCheck(
                 f"{path} holds no log with a chain ({error}): packtrail migrate makes one, or "
                 "brings one up to date"
@@ -95,7 +102,60 @@ class SQLiteLog:
         return int(found)
 
     def rows(self, upto: int, after: int = FIRST) -> Iterator[Sequence[Row] | Unreadable]:
-        return walk(self._read, _BROKEN, is_broken, upto, after)
+        """In the end what the walk has missed, which a key that is out of order hides."""
+        seen: list[list[int]] = []  # first and last positions of what comes without a gap
+        events, unreadable = 0, False
+        for piece in walk(self._read, _BROKEN, is_broken, upto, after):
+            yield piece
+            if isinstance(piece, Unreadable):
+                unreadable = True
+                seen.append([piece.first, piece.last])
+                continue
+            events += len(piece)
+            first, last = piece[0][0], piece[-1][0]
+            if last - first != len(piece) - 1:
+                seen += [[row[0], row[0]] for row in piece]
+            elif seen and seen[-1][1] == first - 1:
+                seen[-1][1] = last
+            else:
+                seen.append([first, last])
+        if unreadable or events < self._indexed(upto, after):
+            yield from self._hidden(upto, after, seen)
+
+    def _indexed(self, upto: int, after: int) -> int:
+        """How many events the index of versions tells of."""
+        try:
+            counted = self._connection.execute("SELECT count(*)" + _INDEXED, (after, upto))
+            return int(counted.fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            if not is_broken(error):
+                raise
+            return 0  # which the check of versions tells
+
+    def _hidden(self, upto: int, after: int, seen: list[list[int]]) -> Iterator[Unreadable]:
+        positions = self._connection.execute(
+            "SELECT DISTINCT rowid" + _INDEXED + " ORDER BY rowid", (after, upto)
+        )
+        seen.sort()
+        at, reached, hidden = 0, after, Unreadable(0, -1, _HIDDEN)
+        try:
+            for (position,) in positions:
+                while at < len(seen) and seen[at][0] <= position:
+                    reached = max(reached, seen[at][1])
+                    at += 1
+                if position <= reached:
+                    continue
+                if position != hidden.last + 1 or hidden.last < hidden.first:
+                    if hidden.last >= hidden.first:
+                        yield hidden
+                    hidden = Unreadable(position, position, _HIDDEN)
+                else:
+                    hidden = Unreadable(hidden.first, position, _HIDDEN)
+        except sqlite3.DatabaseError as error:
+            if not is_broken(error):
+                raise
+        if hidden.last >= hidden.first:
+            yield hidden
 
     def at(self, position: int) -> Row | Unreadable | None:
         try:

@@ -307,3 +307,36 @@ def test_findings_are_lines_for_people_and_objects_for_programs(desk: Desk) -> N
     finding, last = map(json.loads, desk.run("verify", "--json")[1].splitlines())
     assert (finding["check"], finding["position"], finding["event"]) == ("chain", 17, event)
     assert last["summary"]["by_check"] == {"chain": 1}
+
+
+@pytest.mark.parametrize(
+    ("position", "flipped", "told"),
+    [
+        (200, 200 + (1 << 13), "positions 200 to 400: can't be read: keys in the table"),
+        (400, 400 + (1 << 13), "position 8592, event guid-99/4: "),
+        (200, 200 ^ 1, "position 201, event "),
+    ],
+)
+def test_a_key_flipped_in_the_file_hides_nothing(
+    position: int, flipped: int, told: str, tmp_path: Path
+) -> None:
+    """The database finds no row behind one whose key is out of order, and says nothing of it."""
+    path = tmp_path / "log.db"
+    store = open_sqlite(path)
+    store.migrate()
+    desk = Desk(store, f"sqlite:///{path}", tmp_path / "data")
+    desk.fill(100)
+    originator = desk.records()[position - 1].originator_id.encode()
+    digest = desk.records()[position - 1].hash
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(path.read_bytes())
+    begins = content.rindex(originator, 0, content.index(digest))
+    was, becomes = (bytes((0x80 | key >> 7, key & 0x7F)) for key in (position, flipped))
+    at = content.rindex(was, begins - 16, begins)
+    content[at : at + 2] = becomes
+    path.write_bytes(content)
+    outcome = desk.verify()
+    assert outcome.code == 1
+    assert any(line.startswith(told) for line in outcome.told("chain")), outcome.findings
