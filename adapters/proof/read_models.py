@@ -64,7 +64,11 @@ class ReadModelCheck:
     def _is_of(projection: Projection, found: Mapping[str, Standing]) -> bool:
         """Whether the read model was built by this version of its projection."""
         standing = found.get(projection.name)
-        return standing is not None and standing[0] == projection.version
+        return (
+            standing is not None
+            and standing[0] == projection.version
+            and isinstance(standing[1], int)
+        )
 
     def _can_be_compared(
         self, projection: Projection, found: dict[str, Standing], snapshot: Snapshot
@@ -81,6 +85,9 @@ class ReadModelCheck:
                 f"it was built by version {version} of its projection, and this program's is "
                 f"{projection.version}: it can't be compared",
             )
+            return False
+        if not isinstance(position, int):
+            self._say(where, f"it stands at {shown(position)}, which is no position")
             return False
         row = self._log.at(position) if position else None
         there = event_id_of(row[2], row[3]) if isinstance(row, tuple) else None

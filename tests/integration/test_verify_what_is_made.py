@@ -88,6 +88,21 @@ def test_read_models_that_can_not_be_compared_are_told(desk: Desk) -> None:
     assert "read model roles: its table roles is not there" in told
 
 
+def test_a_read_model_at_what_is_no_position_is_told(tmp_path: Path) -> None:
+    """A column of SQLite takes what it is given."""
+    store = open_sqlite(tmp_path / "log.db")
+    store.migrate()
+    desk = desk_of(store, tmp_path)
+    desk.fill(2)
+    store.projector().catch_up()
+    desk.execute("UPDATE projection_positions SET position = 'x' WHERE name = 'packages'")
+    outcome = desk.verify("--read-models")
+    store.close()
+    assert outcome.told("read-models") == [
+        "read model packages: it stands at x, which is no position"
+    ]
+
+
 def test_read_models_that_have_stopped_or_are_being_built_are_told(desk: Desk) -> None:
     """What is there of them is compared, where this program has built it."""
     desk.execute(
