@@ -29,7 +29,7 @@ _TRIES = 4_000_000  # hashes made at the end at most
 _GAP = 1000  # positions without an event that are looked for one by one
 NO_MATCH = (
     "its hash does not follow from its content and the event before: it was changed, "
-    "or events were added or removed before it"
+    "or events were added or removed before it, or the one before was changed with its hash"
 )
 WRONG_HASH = "its stored hash was changed: the event behind follows from what its content gives"
 FOREIGN = "it does not belong here: the events before and behind it follow each other without it"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from eventsourcing.persistence import IntegrityError
 
+from adapters.event_store.chain import link
 from adapters.store import Store, open_sqlite
 from tests.support.proof import COLUMNS, Desk, Saboteur, desk_of, ready_package
 
@@ -118,6 +119,17 @@ def test_a_removed_beginning_is_named(desk: Desk) -> None:
     outcome = desk.verify()
     assert outcome.named("chain") == [4]
     assert "the chain does not begin with it" in outcome.told("chain")[0]
+
+
+def test_an_event_changed_with_its_hash_is_told_at_the_one_behind_it(desk: Desk) -> None:
+    """The chain breaks there, and it is said that the event before may be the changed one."""
+    before, record = desk.records()[18:20]
+    state = record.state.replace(b'"actor":"', b'"actor":"x')
+    desk.set(20, "state", state)
+    desk.set(20, "hash", link(before.hash, *record[:-2], state))
+    outcome = desk.verify()
+    assert outcome.named() == [21]
+    assert "the one before was changed with its hash" in outcome.told("chain")[0]
 
 
 def test_swapped_events_are_named(desk: Desk) -> None:
