@@ -37,7 +37,9 @@ from projections.positions import (
 
 LONG = 5_000  # events of one batch
 ROUNDS = 10  # batches applied in one transaction, while nobody else writes
-HOLD = 0.25  # seconds, after which no further one is begun
+HOLD = 0.3  # seconds, after which no further one is begun
+GAP = 0.02  # seconds between two such transactions, beside the reading of events
+TURN = 0.12  # seconds that others are left the file at most
 QUIET = 0.5  # seconds without a write, after which nobody is thought to write
 SHORT = 1_000  # events of one transaction while somebody does, who waits for the database file
 INDEXED = 2_000_000  # the position from which on indexes are there; they are made at once before
@@ -143,11 +145,10 @@ class Builder:
         Tells `progress` each position reached; returns the last. Raises `BuildTaken`,
         `Indigestible`, `NewerData`.
         """
-        with self._transaction() as connection:
-            building = [self._begin(connection, name) for name in names]
+        building = self._persistently(self._begin_all, names)
         head, near, most, indexed = self._persistently(self._head), NEAR, ROUNDS, False
         batch, rounds = SHORT, 1
-        taken, wrote = 0.0, time.monotonic()  # the last time that somebody else was seen to write
+        wrote = time.monotonic()  # the last time that somebody else was seen to
         while True:
             at = _lowest(building)
             progress(at)
@@ -156,24 +157,28 @@ class Builder:
                 self._make_indexes(building)
                 indexed = True
                 continue  # that took a while, in which more may have been written
+            began = time.monotonic()
             try:
                 if len(events) < near:
                     position = self._persistently(self._switch, building)
                     break
-                began = time.monotonic()
                 building = self._persistently(self._advance, building, events, rounds)
-                taken = time.monotonic() - began
             except _Somewhere:  # so it is looked for, batch by batch
                 near, most = 1, 1
+            # also where nobody was seen to write: perhaps for want of a turn
+            self._let_in(GAP if batch == LONG else time.monotonic() - began)
             seen, head = head, self._persistently(self._head)
             if head > seen:
                 wrote = time.monotonic()
-                self._let_in(taken)
             alone = time.monotonic() - wrote > QUIET
             batch, rounds = (LONG, most) if alone else (SHORT, 1)
         progress(position)
         self.clear_away()
         return position
+
+    def _begin_all(self, names: Sequence[str]) -> list[_Build]:
+        with self._transaction() as connection:
+            return [self._begin(connection, name) for name in names]
 
     def _begin(self, connection: Connection, name: str) -> _Build:
         """Goes on where somebody has stopped, if what there is can be used."""
@@ -309,12 +314,9 @@ class Builder:
         return Indigestible(", ".join(build.name for build in building), stop)
 
     def _let_in(self, seconds: float) -> None:
-        """Leaves an SQLite file to others for as long as it was ours.
-
-        Who waits for it looks from time to time, and would hardly find it free.
-        """
+        """Leaves an SQLite file to others: who waits looks at it every now and then."""
         if self._engine.dialect.name == "sqlite":
-            time.sleep(seconds)
+            time.sleep(min(seconds, TURN))
 
     def _make_indexes(self, building: Sequence[_Build]) -> None:
         """One by one: each takes a moment in which (on SQLite) nobody else writes."""
