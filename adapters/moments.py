@@ -11,7 +11,7 @@ from projections.rows import microseconds
 EXAMPLE = "2026-11-26T09:30:00Z"
 _DIGITS = 6  # of a second that count: the log's times are in microseconds
 _RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:([Zz])|([+ -])(\d\d:\d\d))", re.ASCII
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:([Zz])|([+ -])(\d\d:[0-5]\d))", re.ASCII
 )
 
 
