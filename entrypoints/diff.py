@@ -11,7 +11,7 @@ from adapters.event_store.chain import Record
 from adapters.history import NoSuchPast, position_told
 from adapters.http.answers import pretty_json
 from adapters.trail import Trail, Wanted
-from entrypoints.event_lines import EventLines, is_coloured, shown_plainly
+from entrypoints.event_lines import EventLines, is_coloured, printed_json, shown_plainly
 from entrypoints.log import prepare_stdout
 from entrypoints.opened import opened
 from entrypoints.settings import Settings
@@ -64,7 +64,7 @@ def _diff(settings: Settings, options: argparse.Namespace) -> int:
             "changes": [change._asdict() for change in changes(before, after)],
             "events": [lines.told(record) for record in between],
         }
-        print(pretty_json(told).decode())
+        print(printed_json(pretty_json(told)))
     else:
         _print(before, after, between, lines)
     return 0

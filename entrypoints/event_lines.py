@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -21,6 +22,8 @@ ACTOR_WIDTH = 20
 LONGEST = 100  # characters of a value that are shown to people
 _CAUSE = ("actor", "request_id", "caused_by")
 _INNER = ("staged_uri", "staged_offset", "blob_key", "command_digest")  # of use to the service
+# what JSON may have as it is, and a terminal may obey: DEL, C1 controls, the order of writing
+_OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _DIM, _RED, _GREEN, _YELLOW, _CYAN = 2, 31, 32, 33, 36
 _COLOURS = {
     "failed": _RED,
@@ -70,7 +73,7 @@ class EventLines:
         )
 
     def _json(self, record: Record) -> str:
-        return orjson.dumps(self.told(record)).decode()
+        return printed_json(orjson.dumps(self.told(record)))
 
     def _text(self, record: Record) -> str:
         event = self._event(record)
@@ -103,6 +106,11 @@ def _colour_of(topic: str) -> int:
 
 def _pairs(fields: dict[str, Any]) -> list[str]:
     return [f"{name}={shown_plainly(value)}" for name, value in fields.items() if value is not None]
+
+
+def printed_json(document: bytes) -> str:
+    """The same JSON, without what would tell a terminal to do something."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", document.decode())
 
 
 def shown_plainly(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from adapters.differences import NoPackage, shown_at
 from adapters.history import NoSuchPast, position_told
 from adapters.http.answers import pretty_json
+from entrypoints.event_lines import printed_json
 from entrypoints.log import prepare_stdout
 from entrypoints.opened import opened
 from entrypoints.settings import Settings
@@ -48,5 +49,5 @@ def _show(settings: Settings, options: argparse.Namespace) -> int:
         )
         return 1
     prepare_stdout()
-    print(pretty_json(shown.package).decode())
+    print(printed_json(pretty_json(shown.package)))
     return 0

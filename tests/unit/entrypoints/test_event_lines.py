@@ -54,6 +54,17 @@ def test_what_would_tell_a_terminal_to_do_something_is_escaped() -> None:
     assert r'file_name="a\u001b[2J\nb\u007f\u202ec"' in line
 
 
+def test_json_has_nothing_that_would_tell_a_terminal_to_do_something() -> None:
+    """It may be printed on one, too; what the JSON says is the same."""
+    evil = "a\x1b[2J\nb\x7f\x9b2J\u202ec\u2028 日本"
+    line = EventLines(1, True, False).of(
+        record("package.upload_started", staged_uri="s", staged_offset=0, staged_length=1,
+               file_name=evil)
+    )  # fmt: skip
+    assert line.isprintable() and "日本" in line
+    assert orjson.loads(line)["data"]["file_name"] == evil
+
+
 def test_long_values_are_cut_for_people_and_whole_for_programs() -> None:
     """An error may have thousands of characters."""
     failed = record("package.processing_failed", error="x" * 500, fault="bits", detail=None)
