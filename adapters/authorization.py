@@ -275,6 +275,10 @@ class Guard:
         """Raises `PackageNotFound`."""
         self._see(caller, app_guid, PackageNotFound(guid))
 
+    def see_trail(self, caller: Caller, guid: str, app_guid: str) -> None:
+        """Who did what to a package: builders see no more than others. Raises `PackageNotFound`."""
+        self._see_as_others(caller, app_guid, PackageNotFound(guid))
+
     def change_package(self, caller: Caller, guid: str, app_of: Callable[[str], str]) -> None:
         """`app_of` finds a package's app, or raises. Raises `PackageNotFound`, `NotAuthorized`."""
         if not self._authorization.unrestricted(caller):
@@ -328,7 +332,12 @@ class Guard:
         return caller.is_builder or self._authorization.unrestricted(caller)
 
     def _see(self, caller: Caller, app_guid: str, not_found: Refusal) -> None:
-        if not self._sees_all(caller) and not self._authorization.to_app(caller, app_guid):
+        if not caller.is_builder:
+            self._see_as_others(caller, app_guid, not_found)
+
+    def _see_as_others(self, caller: Caller, app_guid: str, not_found: Refusal) -> None:
+        unrestricted = self._authorization.unrestricted(caller)
+        if not unrestricted and not self._authorization.to_app(caller, app_guid):
             raise not_found
 
     def _change(self, caller: Caller, app_guid: str, not_found: Refusal) -> None:

@@ -31,7 +31,7 @@ class EventsOfPackage:
             raise PackageNotFound(guid)
         first = events[0].event
         assert isinstance(first, Package.Created | Package.CopyStarted)
-        self._queries.guard.see_package(caller_of(req), guid, first.app_guid)
+        self._queries.guard.see_trail(caller_of(req), guid, first.app_guid)
         start = (paging.page - 1) * paging.per_page
         shown = events[start : start + paging.per_page]
         names = self._people.find_all({logged.event.actor for logged in shown})

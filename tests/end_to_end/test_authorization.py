@@ -269,6 +269,7 @@ def test_a_builder_hears_no_more_than_others_of_who_did_what(house: House) -> No
     builder = Client(house.service, token=token("a-builder", (Scope.READ, Scope.BUILDER))).http
     assert builder.get(f"/v3/packages/{house.package}").status_code == 200
     assert builder.get("/v3/audit_events").json()["resources"] == []
+    assert told(builder.get(f"/v3/packages/{house.package}/events")) == (404, 10010)
 
 
 def test_pages_of_what_may_be_seen_fit_together(house: House) -> None:
