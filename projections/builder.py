@@ -38,9 +38,9 @@ from projections.positions import (
 LONG = 5_000  # events of one batch
 ROUNDS = 10  # batches applied in one transaction, while nobody else writes
 HOLD = 0.3  # seconds, after which no further one is begun
-GAP = 0.02  # seconds between two such transactions, beside the reading of events
+GAP = 0.01  # seconds between two such transactions, beside the reading of events
 TURN = 0.12  # seconds that others are left the file at most
-QUIET = 0.5  # seconds without a write, after which nobody is thought to write
+QUIET = 0.3  # seconds without a write, after which nobody is thought to write
 SHORT = 1_000  # events of one transaction while somebody does, who waits for the database file
 INDEXED = 2_000_000  # the position from which on indexes are there; they are made at once before
 CACHE = 8_192  # KiB of pages that SQLite keeps: more of them bring nothing

@@ -85,12 +85,12 @@ class Totals:
         gone: Iterable[Mapping[str, Any]],
     ) -> None:
         """Counts rows of packages that were added, and those that are gone."""
-        counts: Counter[tuple[str, int]] = Counter()
-        for rows, by in ((added, 1), (gone, -1)):
-            for row in rows:
-                bucket = row["number"] // BUCKET
-                counts[row["app_guid"], bucket] += by
-                counts[ALL, bucket] += by
+        counts = Counter((row["app_guid"], row["number"] // BUCKET) for row in added)
+        counts.subtract((row["app_guid"], row["number"] // BUCKET) for row in gone)
+        of_all: Counter[tuple[str, int]] = Counter()
+        for (_, bucket), count in counts.items():
+            of_all[ALL, bucket] += count
+        counts.update(of_all)
         changed = [(key, count) for key, count in counts.items() if count]
         if changed:
             self._add(
