@@ -7,23 +7,18 @@ has come is written with its rows, so that whoever comes after a crash goes on w
 
 from __future__ import annotations
 
-import logging
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, Index, Table, inspect, select, update
-from sqlalchemy.schema import CreateTable
 
 from domain.errors import NewerData, UnreadableEvent
 from domain.ports import EventLog, LoggedEvent
-from projections.digestion import apply_one_by_one, is_of_the_event, reason_of
+from projections.digestion import apply_one_by_one, is_of_the_event
 from projections.engine import Projection
 from projections.positions import (
-    TOKEN_LENGTH,
     Position,
     Stop,
     begin_build,
@@ -34,24 +29,19 @@ from projections.positions import (
     require_known,
     standings,
 )
+from projections.replacing import clear_away, create, take_the_place
+from projections.turns import Turns
 
 LONG = 5_000  # events of one batch
 ROUNDS = 10  # batches applied in one transaction, while nobody else writes
 HOLD = 0.3  # seconds, after which no further one is begun
 GAP = 0.01  # seconds between two such transactions, beside the reading of events
-TURN = 0.12  # seconds that others are left the file at most
 QUIET = 0.3  # seconds without a write, after which nobody is thought to write
 SHORT = 1_000  # events of one transaction while somebody does, who waits for the database file
 INDEXED = 2_000_000  # the position from which on indexes are there; they are made at once before
 CACHE = 8_192  # KiB of pages that SQLite keeps: more of them bring nothing
 NEAR = 200  # events from the log's head at which the switch is made
-ROWS = 1_000  # rows of an old table that are removed in one transaction
-PATIENCE = 60.0  # seconds for which it is tried again while the database does not work
-MAX_DELAY = 1.0  # seconds between tries
 LOCK_TIMEOUT = 200  # milliseconds for PostgreSQL's lock on a table that is replaced
-P = ParamSpec("P")
-T = TypeVar("T")
-logger = logging.getLogger("packtrail.replay")
 
 
 class _LogAway(OSError):
@@ -112,19 +102,21 @@ class Builder:
         announce: Callable[[Connection, int], None] = lambda connection, position: None,
     ) -> None:
         self._log = log
-        self._engine = engine
+        self._turns = Turns(engine, writing)
         self._projections = {projection.name: projection for projection in make("")}
         self._make = make
-        self._writing = writing or nullcontext()
         self._announce = announce
 
     @property
     def names(self) -> list[str]:
         return list(self._projections)
 
+    def _tables(self) -> list[Table]:
+        return [table for known in self._projections.values() for table in known.tables]
+
     def begun(self) -> list[str]:
         """What somebody has begun to build, for this version, and not put in its place."""
-        with self._transaction() as connection:
+        with self._turns.transaction() as connection:
             rows = connection.execute(select(builds.c.name, builds.c.version))
             found = {row.name: row.version for row in rows}
         return [
@@ -133,7 +125,7 @@ class Builder:
 
     def missing(self) -> list[str]:
         """What is to be built and is not there in another form either, so that nothing is read."""
-        with self._transaction() as connection:
+        with self._turns.transaction() as connection:
             there = standings(connection)
         return [name for name in self.begun() if name not in there]
 
@@ -145,8 +137,8 @@ class Builder:
         Tells `progress` each position reached; returns the last. Raises `BuildTaken`,
         `Indigestible`, `NewerData`.
         """
-        building = self._persistently(self._begin_all, names)
-        head, near, most, indexed = self._persistently(self._head), NEAR, ROUNDS, False
+        building = self._turns.persistently(self._begin_all, names)
+        head, near, most, indexed = self._turns.persistently(self._head), NEAR, ROUNDS, False
         batch, rounds = SHORT, 1
         wrote = time.monotonic()  # the last time that somebody else was seen to
         while True:
@@ -160,24 +152,24 @@ class Builder:
             began = time.monotonic()
             try:
                 if len(events) < near:
-                    position = self._persistently(self._switch, building)
+                    position = self._turns.persistently(self._switch, building)
                     break
-                building = self._persistently(self._advance, building, events, rounds)
+                building = self._turns.persistently(self._advance, building, events, rounds)
             except _Somewhere:  # so it is looked for, batch by batch
                 near, most = 1, 1
             # also where nobody was seen to write: perhaps for want of a turn
-            self._let_in(GAP if batch == LONG else time.monotonic() - began)
-            seen, head = head, self._persistently(self._head)
+            self._turns.let_in(GAP if batch == LONG else time.monotonic() - began)
+            seen, head = head, self._turns.persistently(self._head)
             if head > seen:
                 wrote = time.monotonic()
             alone = time.monotonic() - wrote > QUIET
             batch, rounds = (LONG, most) if alone else (SHORT, 1)
         progress(position)
-        self.clear_away()
+        clear_away(self._turns, self._tables())
         return position
 
     def _begin_all(self, names: Sequence[str]) -> list[_Build]:
-        with self._transaction() as connection:
+        with self._turns.transaction() as connection:
             return [self._begin(connection, name) for name in names]
 
     def _begin(self, connection: Connection, name: str) -> _Build:
@@ -205,7 +197,7 @@ class Builder:
         token = begin_build(connection, name, known.version)
         projection = self._beside(name, token)
         for table in projection.tables:
-            _create(connection, table)
+            create(connection, table)
         return _Build(projection, token, Position())
 
     def _beside(self, name: str, token: str) -> Projection:
@@ -214,7 +206,7 @@ class Builder:
     def _first(self, after: int, limit: int, building: Sequence[_Build]) -> Sequence[LoggedEvent]:
         """The next events. Raises `Indigestible` where they can't be read."""
         try:
-            return self._persistently(self._read, after, limit)
+            return self._turns.persistently(self._read, after, limit)
         except UnreadableEvent as error:
             stop = Stop(Position(error.position, error.event_id), error.reason)
             raise self._refusal(building, stop) from error
@@ -239,8 +231,8 @@ class Builder:
         """Applies events, and more of them for up to so many rounds, in one transaction."""
         advanced = list(building)
         try:
-            with self._transaction() as connection:
-                if connection.dialect.name == "sqlite":
+            with self._turns.transaction() as connection:
+                if self._turns.on_sqlite:
                     connection.exec_driver_sql(f"PRAGMA cache_size = -{CACHE}")
                 until = time.monotonic() + HOLD
                 for number in range(rounds):
@@ -299,24 +291,19 @@ class Builder:
 
     def _find(self, build: _Build, events: Sequence[LoggedEvent]) -> Stop | None:
         """The event that can't be digested, found by applying one by one; nothing is changed."""
-        with self._writing, self._engine.connect() as connection, connection.begin() as transaction:
+        with self._turns.transaction() as connection, connection.begin_nested() as attempt:
             _, stop = apply_one_by_one(connection, build.projection.apply, _fresh(build, events))
-            transaction.rollback()
+            attempt.rollback()
         return stop
 
     def _refusal(self, building: Sequence[_Build], stop: Stop) -> Indigestible:
         """Keeps what holds the builds up, for whoever looks at their standings."""
-        with self._transaction() as connection:
+        with self._turns.transaction() as connection:
             for build in building:
                 connection.execute(
                     update(builds).where(builds.c.name == build.name).values(problem=str(stop))
                 )
         return Indigestible(", ".join(build.name for build in building), stop)
-
-    def _let_in(self, seconds: float) -> None:
-        """Leaves an SQLite file to others: who waits looks at it every now and then."""
-        if self._engine.dialect.name == "sqlite":
-            time.sleep(min(seconds, TURN))
 
     def _make_indexes(self, building: Sequence[_Build]) -> None:
         """One by one: each takes a moment in which (on SQLite) nobody else writes."""
@@ -324,25 +311,25 @@ class Builder:
             for table in build.projection.tables:
                 for index in table.indexes:
                     began = time.monotonic()
-                    self._persistently(self._make_index, build, index)
-                    self._let_in(time.monotonic() - began)
-                if self._engine.dialect.name == "postgresql":
-                    self._persistently(self._analyze, build, table)
+                    self._turns.persistently(self._make_index, build, index)
+                    self._turns.let_in(time.monotonic() - began)
+                if not self._turns.on_sqlite:
+                    self._turns.persistently(self._analyze, build, table)
 
     def _analyze(self, build: _Build, table: Table) -> None:
-        with self._transaction() as connection:
+        with self._turns.transaction() as connection:
             self._keep(connection, build, build.at)
             connection.exec_driver_sql(f"ANALYZE {table.name}")
 
     def _make_index(self, build: _Build, index: Index) -> None:
-        with self._transaction() as connection:
+        with self._turns.transaction() as connection:
             self._keep(connection, build, build.at)
             index.create(connection, checkfirst=True)
 
     def _switch(self, building: Sequence[_Build]) -> int:
         """Applies the last events and renames the tables, while nobody else moves read models."""
-        with self._transaction() as connection:
-            if connection.dialect.name == "postgresql":  # readers wait behind us for the tables
+        with self._turns.transaction() as connection:
+            if not self._turns.on_sqlite:  # readers wait behind us for the tables
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}")
             found = standings(connection, for_update=True)
             for build in building:
@@ -359,60 +346,13 @@ class Builder:
                 known = self._projections[build.name]
                 require_known(build.name, found.get(build.name), known.version)
                 for table, new in zip(known.tables, build.projection.tables, strict=True):
-                    _take_the_place(connection, table, new, build.token)
+                    take_the_place(connection, table, new, build.token)
                 end_build(connection, build.name)
                 go_on(connection, build.name)
                 place(connection, build.name, known.version, build.at)
             position = _lowest(finished)
             self._announce(connection, position)
         return position
-
-    def clear_away(self) -> None:
-        """Removes tables whose place was taken, a little at a time; and what no build names."""
-        with self._transaction() as connection:
-            left = left_over(connection, self._projections.values())
-            on_sqlite = connection.dialect.name == "sqlite"
-        for name in left:
-            # to drop a large table at once would hold the file for long
-            while on_sqlite and (held := self._persistently(self._remove_rows, name)):
-                self._let_in(held)
-            self._persistently(self._drop, name)
-
-    def _drop(self, name: str) -> None:
-        with self._transaction() as connection:
-            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {name}")
-
-    def _remove_rows(self, name: str) -> float:
-        """Removes some rows; how long that has taken, in seconds, or 0 if there were none."""
-        some = f"SELECT rowid FROM {name} LIMIT {ROWS}"  # noqa: S608 - a name of ours
-        began = time.monotonic()
-        with self._transaction() as connection:
-            if not inspect(connection).has_table(name):
-                return 0
-            removed = connection.exec_driver_sql(
-                f"DELETE FROM {name} WHERE rowid IN ({some})"  # noqa: S608
-            ).rowcount
-        return time.monotonic() - began if removed else 0
-
-    def _persistently(self, act: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-        """Tries again while the database does not work, for up to `PATIENCE` seconds."""
-        began, delay = time.monotonic(), 0.05
-        while True:
-            try:
-                return act(*given, **named)
-            except Exception as error:
-                if is_of_the_event(error):
-                    raise
-                if time.monotonic() - began > PATIENCE:
-                    raise
-                logger.warning("trying again in %.2f s: %s", delay, reason_of(error))
-            time.sleep(delay)
-            delay = min(delay * 2, MAX_DELAY)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with self._writing, self._engine.begin() as connection:
-            yield connection
 
 
 def _lowest(building: Sequence[_Build]) -> int:
@@ -421,34 +361,3 @@ def _lowest(building: Sequence[_Build]) -> int:
 
 def _fresh(build: _Build, events: Sequence[LoggedEvent]) -> list[LoggedEvent]:
     return [logged for logged in events if logged.position > build.at.position]
-
-
-def _create(connection: Connection, table: Table) -> None:
-    """On SQLite without the indexes that no build needs: they cost less when made afterwards."""
-    if connection.dialect.name != "sqlite":
-        table.create(connection)
-        return
-    connection.execute(CreateTable(table))
-    for index in table.indexes:
-        if index.unique:
-            index.create(connection)
-
-
-def left_over(connection: Connection, projections: Iterable[Projection]) -> list[str]:
-    """Tables of builds that nobody goes on with, and those whose place was taken."""
-    names = inspect(connection).get_table_names()  # before the builds: none is begun without
-    tokens = set(connection.scalars(select(builds.c.token)))
-    known = "|".join(re.escape(table.name) for p in projections for table in p.tables)
-    pattern = re.compile(f"(?:{known})_(old_)?([0-9a-f]{{{TOKEN_LENGTH}}})")
-    found = [match for name in names if (match := pattern.fullmatch(name))]
-    return [match[0] for match in found if match[1] or match[2] not in tokens]
-
-
-def _take_the_place(connection: Connection, table: Table, new: Table, token: str) -> None:
-    if inspect(connection).has_table(table.name):
-        if connection.dialect.name == "sqlite":
-            old = f"{table.name}_old_{token}"
-            connection.exec_driver_sql(f"ALTER TABLE {table.name} RENAME TO {old}")
-        else:
-            table.drop(connection)
-    connection.exec_driver_sql(f"ALTER TABLE {new.name} RENAME TO {table.name}")

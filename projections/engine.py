@@ -23,6 +23,7 @@ from projections import positions
 from projections.digestion import apply_one_by_one, is_of_the_event
 from projections.positions import (
     FOR_EVER,
+    NOWHERE,
     Position,
     Standing,
     Stop,
@@ -83,7 +84,7 @@ class Projector:
         self._announce = announce
         self._writing = writing or nullcontext()
         self._advanced = threading.Condition()
-        self._position = 0
+        self._position = NOWHERE
         self._followed = 0  # the position that all read models have that are there
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -279,7 +280,7 @@ class Projector:
         everything = all(name in found for name in self._versions)
         with self._advanced:
             self._followed = followed
-            self._position = followed if everything else 0
+            self._position = followed if everything else NOWHERE
             self._advanced.notify_all()
 
     def _begin(self, connection: Connection, projection: Projection, is_long: bool) -> None:

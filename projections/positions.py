@@ -28,6 +28,7 @@ from domain.errors import NewerData
 from domain.ports import EventLog, LoggedEvent
 
 TOKEN_LENGTH = 8
+NOWHERE = -1  # before any position, also that of an empty log
 FOR_EVER = 2**63 - 1  # a position that no log reaches
 
 metadata = MetaData()
@@ -165,17 +166,17 @@ def troubles(found: Mapping[str, Standing]) -> list[str]:
 def lowest(found: Mapping[str, Standing], versions: Mapping[str, int]) -> int:
     """The position that every read model has that goes on. Raises `NewerData`.
 
-    A read model that was not built yet, or by an older version, has nothing. One that has
-    stopped is read as it is: nobody waits for it.
+    While one was not built yet, or by an older version that can't be read, it is `NOWHERE`. One
+    that has stopped is read as it is: nobody waits for it.
     """
     lowest_position = FOR_EVER
     for name, version in versions.items():
         standing = found.get(name)
         if standing is None:
-            return 0
+            return NOWHERE
         require_known(name, standing, version)
         if not standing.serves(version):
-            return 0
+            return NOWHERE
         if standing.stop is None:
             lowest_position = min(lowest_position, standing.at.position)
     return lowest_position

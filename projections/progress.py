@@ -8,7 +8,7 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
-from projections.positions import lowest, standings, stopped
+from projections.positions import NOWHERE, lowest, standings, stopped
 
 LOOK = 0.25  # seconds between looks when nobody tells of progress
 
@@ -70,7 +70,7 @@ class WholeProgress:
 
     @property
     def position(self) -> int:
-        return self._progress.position if self._are_whole() else 0
+        return self._progress.position if self._are_whole() else NOWHERE
 
     def wait_for(self, position: int, timeout: float) -> bool:
         return self._progress.wait_for(position, timeout) and self._are_whole()

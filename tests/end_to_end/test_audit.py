@@ -116,6 +116,7 @@ def test_downloads_are_recorded(client: Client) -> None:
     assert events[0]["data"]["request_id"] == whole.headers["X-VCAP-Request-ID"]
 
 
+@pytest.mark.slow
 def test_without_the_log_no_bits_leave(own_service: Service) -> None:
     """What can't be recorded is refused, as a write is; reads that send no bits are answered."""
     with own_service as service:

@@ -67,6 +67,7 @@ def test_everything_is_verified_beside_a_busy_service(own_service: Service, tmp_
         assert client.http.get("/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal_alone(own_service: Service) -> None:
     """Where stderr is a file it has no bars."""
     own_service.data_dir.mkdir()

@@ -18,7 +18,7 @@ from adapters.store import Store, projections
 from domain.errors import NewerData
 from domain.package import Package, PackageType
 from projections.packages import packages
-from projections.positions import positions, versions_of
+from projections.positions import NOWHERE, positions, versions_of
 from projections.progress import StoredProgress
 from tests.support.packages import BY
 from tests.support.waiting import eventually
@@ -122,7 +122,7 @@ def test_an_older_read_model_is_built_anew(store: Store) -> None:
     with store.writer.begin() as connection:
         connection.execute(update(positions).values(version=0))
     progress = StoredProgress(store.reader, versions_of(projections()), NoNotices())
-    assert progress.position == 0, "nobody has said yet that it is built"
+    assert progress.position == NOWHERE, "nobody has said yet that it is built"
     assert store.builder().begun() == []
     projector = store.projector()
     assert store.builder().begun() == projector.names
@@ -134,6 +134,14 @@ def test_an_older_read_model_is_built_anew(store: Store) -> None:
         found = connection.execute(select(positions.c.name, positions.c.version))
         assert {row.name: row.version for row in found} == versions_of(projections())
     assert store.builder().begun() == []
+
+
+def test_nobody_reads_before_there_is_a_read_model(store: Store) -> None:
+    """Also of an empty log: whoever keeps them has not started yet, and there are no tables."""
+    progress = StoredProgress(store.reader, versions_of(projections()), NoNotices())
+    assert not progress.wait_for(store.log.head(), 0)
+    store.projector()
+    assert progress.wait_for(store.log.head(), 0)
 
 
 @pytest.mark.parametrize("position", [1, 1000], ids=["another event", "beyond the log"])
