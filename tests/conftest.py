@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -15,6 +16,10 @@ from tests.support.rabbit import RabbitServer
 from tests.support.s3 import S3Server
 
 T = TypeVar("T")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # run in the background; what tests start would ignore Ctrl-C as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # what CI finds, everybody finds again; elsewhere each run looks in other places
 settings.register_profile("tests", deadline=None, derandomize=os.environ.get("CI") == "true")
