@@ -34,7 +34,7 @@ from projections.turns import Turns
 
 LONG = 5_000  # events of one batch
 ROUNDS = 10  # batches applied in one transaction, while nobody else writes
-HOLD = 0.3  # seconds, after which no further one is begun
+HOLD = 0.5  # seconds, after which no further one is begun
 GAP = 0.01  # seconds between two such transactions, beside the reading of events
 QUIET = 0.3  # seconds without a write, after which nobody is thought to write
 SHORT = 1_000  # events of one transaction while somebody does, who waits for the database file
@@ -360,4 +360,7 @@ def _lowest(building: Sequence[_Build]) -> int:
 
 
 def _fresh(build: _Build, events: Sequence[LoggedEvent]) -> list[LoggedEvent]:
-    return [logged for logged in events if logged.position > build.at.position]
+    reached = build.at.position
+    if events and events[0].position > reached:
+        return list(events)
+    return [logged for logged in events if logged.position > reached]

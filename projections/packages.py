@@ -102,8 +102,14 @@ class PackagesProjection:
         if not ours:
             return
         # by originator ids, of which guids are parts: of so many events that would take a while
-        begun = {event.originator_id for _, event in ours if type(event) in _FIRST}
-        older = {event.originator_id for _, event in ours} - begun
+        seen: set[str] = set()
+        older = []  # what did not begin in these events
+        for _, event in ours:
+            id = event.originator_id
+            if id not in seen:
+                seen.add(id)
+                if type(event) not in _FIRST:
+                    older.append(id)
         found = self._rows.rows(connection, [id.removeprefix(Package.ID_PREFIX) for id in older])
         before = {Package.ID_PREFIX + guid: row for guid, row in found.items()}
         after = {id: dict(row) for id, row in before.items()}
