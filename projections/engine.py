@@ -131,6 +131,8 @@ class Projector:
                 elif not standing.serves(projection.version):
                     positions.begin_build(connection, name, projection.version)
                     logger.info("a new read model is to be built", extra={"part": name})
+            found = standings(connection)
+        self._advance(found, self._start(found))
 
     def catch_up(self, progress: Callable[[int], None] = lambda position: None) -> None:
         """Applies all there is in the log now, telling `progress` each position reached."""
