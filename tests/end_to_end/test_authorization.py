@@ -359,6 +359,7 @@ def status(service: Service, user: str, path: str = "/v3/apps/app-1") -> int:
     return Client(service, token=token(user)).http.get(path).status_code
 
 
+@pytest.mark.slow
 def test_a_role_counts_from_the_next_request_on(roles: Service) -> None:
     """Given, taken back, and given again, while the service runs."""
     grant = {"roles": [{"user_guid": "new", "type": "SpaceAuditor", "space_guid": "space-1"}]}
@@ -368,6 +369,7 @@ def test_a_role_counts_from_the_next_request_on(roles: Service) -> None:
         assert status(roles, "new") == expected
 
 
+@pytest.mark.slow
 def test_nobody_reaches_into_a_suspended_organization(roles: Service) -> None:
     """But admins; and all is as it was when it is activated again."""
     organization = {"guid": "org-1", "name": "retail", "suspended": True}
@@ -394,6 +396,7 @@ def test_nobody_reaches_into_a_suspended_organization(roles: Service) -> None:
     assert status(roles, "developer") == 200
 
 
+@pytest.mark.slow
 def test_roles_can_be_listed_and_taken_in_again(roles: Service) -> None:
     """What is printed is a file for import, and holds what is held."""
     listed = json.loads(run(roles, "roles", "list"))

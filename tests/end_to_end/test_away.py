@@ -44,6 +44,7 @@ def refused_start(service: Service) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_an_upload_that_the_log_could_not_take_can_be_tried_again(own_service: Service) -> None:
     """503 in either form; nothing is left in staging, the file keeps its one name, and then 200."""
     with own_service as service:
@@ -64,6 +65,7 @@ def test_an_upload_that_the_log_could_not_take_can_be_tried_again(own_service: S
         assert client.http.get("/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_reads_come_back_as_soon_as_the_log_does(own_service: Service) -> None:
     """What failed while it was away does not keep them waiting for long."""
     with own_service as service:
@@ -115,6 +117,7 @@ def test_a_folder_that_is_away_is_waited_for(own_service: Service, folder: str) 
         assert client.settled(guid, within=40)["hash"]["value"] == sha1(BITS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "table",
     [

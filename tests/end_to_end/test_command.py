@@ -41,6 +41,7 @@ def rows(database: Path) -> dict[str, list[tuple[object, ...]]]:
         connection.close()
 
 
+@pytest.mark.slow
 def test_replay_builds_the_same_read_models(own_service: Service) -> None:
     """Dropped and rebuilt from the log, also while the service runs, the rows are the same."""
     with own_service as service:
@@ -58,6 +59,7 @@ def test_replay_builds_the_same_read_models(own_service: Service) -> None:
         assert client.push(random_zip(1000))["state"] == "READY"
 
 
+@pytest.mark.slow
 def test_replay_refuses_what_it_does_not_know(own_service: Service) -> None:
     """An unknown projection is named, with those there are; exit code 2."""
     with own_service as service:
@@ -66,6 +68,7 @@ def test_replay_refuses_what_it_does_not_know(own_service: Service) -> None:
         assert "packages, work, droplets, directory" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_dump_and_restore_loses_no_position(own_service: Service) -> None:
     """The SQLite file, dumped as text and restored, has its events at their positions."""
     with own_service as service:
@@ -88,6 +91,7 @@ def test_a_dump_and_restore_loses_no_position(own_service: Service) -> None:
         assert service.client().show(package["guid"]) == package
 
 
+@pytest.mark.slow
 def test_a_printed_token_is_accepted(own_service: Service) -> None:
     """`packtrail token` signs with the service's secret, with the scopes asked for."""
     with own_service as service:
@@ -104,6 +108,7 @@ def test_a_printed_token_is_accepted(own_service: Service) -> None:
         assert httpx.get(url, headers={"Authorization": f"bearer {admin}"}).status_code == 200
 
 
+@pytest.mark.slow
 def test_the_secret_is_made_at_the_first_start(tmp_path: Path) -> None:
     """Without a setting, the secret is in the data folder, for its owner alone, and stays."""
     service = Service(tmp_path, {"PACKTRAIL_JWT_SECRET": ""})

@@ -591,6 +591,7 @@ def test_a_fault_of_ours_is_told_to_the_log_alone(client: Client, service: Servi
     assert "BlobMissing" in str(eventually(logged))
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_is_503(own_service: Service) -> None:
     """503 with Retry-After, soon, however many ask; it works again once the database is back."""
     with own_service as service:

@@ -266,6 +266,7 @@ def both_at_once(service: Service, guid: str, contents: list[bytes]) -> dict[int
     return answers
 
 
+@pytest.mark.slow
 def test_of_two_uploads_at_once_one_wins(client: Client, service: Service) -> None:
     """One 200, one 400 CF-PackageBitsAlreadyUploaded; bits, hash and name are the winner's."""
     contents = [random_zip(100_000, seed=1), random_zip(100_000, seed=2)]
@@ -528,6 +529,7 @@ def test_conditions_are_heard(client: Client, ready: str) -> None:
     assert both.status_code == 304
 
 
+@pytest.mark.slow
 def test_a_create_can_be_repeated_by_its_key(own_service: Service) -> None:
     """The same answer to the byte, whatever happened since, and after a restart; one package."""
     with own_service as service:

@@ -107,6 +107,7 @@ def push_until_accepted(http: httpx.Client, bits: bytes, accepted: dict[str, str
             pause.wait(0.05)
 
 
+@pytest.mark.slow
 def test_what_no_package_names_is_swept_at_a_start(own_service: Service) -> None:
     """Staged files and blobs that a crash left without an owner are gone after the start."""
     with own_service as service:
@@ -121,6 +122,7 @@ def test_what_no_package_names_is_swept_at_a_start(own_service: Service) -> None
         eventually(lambda: [path.name for path in service.blobs()] == [package["guid"]])
 
 
+@pytest.mark.slow
 def test_a_consumed_file_is_gone_after_a_kill(own_service: Service, tmp_path: Path) -> None:
     """A bits_path upload that was answered consumes its file, also when the server died since."""
     bits = random_zip(50_000)
@@ -141,6 +143,7 @@ def test_a_consumed_file_is_gone_after_a_kill(own_service: Service, tmp_path: Pa
         eventually(lambda: service.staged_files() == [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_sent", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
 def test_a_stop_finishes_what_is_running(own_service: Service, signal_sent: str) -> None:
     """SIGTERM and Ctrl-C: a running upload is answered, the exit code is 0."""

@@ -68,6 +68,7 @@ def test_an_address_is_kept_until_it_is_forgotten(service: Service, people: Peop
     assert ADDRESS not in service.log.read_text()
 
 
+@pytest.mark.slow
 def test_forgetting_works_without_a_service(service: Service) -> None:
     """And there being nothing to forget is no failure."""
     service.client(token=token()).create()

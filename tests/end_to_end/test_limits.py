@@ -14,6 +14,8 @@ from tests.support.service import Client, Service, token
 from tests.support.waiting import eventually
 from tests.support.zips import random_zip
 
+pytestmark = pytest.mark.slow
+
 LIMITS = {
     "PACKTRAIL_MAX_UPLOADS_PER_USER": "2",
     "PACKTRAIL_MAX_PACKAGES_PER_APP": "3",

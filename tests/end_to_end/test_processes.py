@@ -45,6 +45,7 @@ def becomes_ready(client: httpx.Client, guid: str, within: float = 30) -> None:
     assert client.get(f"/v3/packages/{guid}").json()["hash"]["value"] == sha1(BITS)
 
 
+@pytest.mark.slow
 def test_the_parts_do_the_job_together(
     tmp_path: Path, postgres: PostgresServer, rabbit: RabbitServer
 ) -> None:
@@ -224,6 +225,7 @@ def test_uploads_are_accepted_while_the_broker_is_down(
         server.stop()
 
 
+@pytest.mark.slow
 def test_parts_need_engines_that_they_can_share(tmp_path: Path) -> None:
     """One line says which setting is missing."""
     cluster = Cluster(tmp_path, "sqlite:///x.db", "memory://")

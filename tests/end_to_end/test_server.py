@@ -267,6 +267,7 @@ def test_a_full_disk_is_507_and_leaves_no_trace(tmp_path: Path) -> None:
         assert client.settled(guid)["state"] == "READY"
 
 
+@pytest.mark.slow
 def test_reads_are_never_stale(service: Service) -> None:
     """16 clients at once: what was written and answered is what the next read shows."""
     bits = random_zip(2000)

@@ -95,6 +95,7 @@ def test_where_others_sign_all_works(keys: JsonServer, tmp_path: Path) -> None:
         assert "Procfile" in error, "the builder has seen what is in it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["secret", "public key", "key set"])
 def test_no_token_picks_how_it_is_verified(way: str, keys: JsonServer, tmp_path: Path) -> None:
     """Unsigned, signed by a public key's text, or for another algorithm: all get 401."""
@@ -123,6 +124,7 @@ def test_no_token_picks_how_it_is_verified(way: str, keys: JsonServer, tmp_path:
             assert refused(ask(service, token)), token
 
 
+@pytest.mark.slow
 def test_a_secret_file_rotates_without_a_restart(tmp_path: Path) -> None:
     """Both secrets verify while both are in it."""
     with Service(tmp_path, NO_SECRET) as service:

@@ -19,6 +19,8 @@ from tests.support.fixture_logs import FOLDER
 from tests.support.packages import BY
 from tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.slow
+
 LOG = FOLDER / "log-1.ndjson"
 EVENTS = [orjson.loads(line) for line in LOG.read_bytes().splitlines()[1:-1]]
 

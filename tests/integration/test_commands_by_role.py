@@ -22,6 +22,8 @@ from tests.support.issuer import JsonServer
 from tests.support.packages import BY
 from tests.support.service import token
 
+pytestmark = pytest.mark.slow
+
 KINDS = [kind for kind in COMMANDS if COMMANDS[kind].SCOPE is Scope.WRITE]
 ANSWERS = ("droplet.staging_started", "droplet.staged", "droplet.staging_failed")
 BUILDER = token("a-builder", (Scope.READ, Scope.WRITE, Scope.BUILDER))

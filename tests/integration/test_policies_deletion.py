@@ -310,6 +310,7 @@ def test_an_app_of_a_deleted_space_fares_the_same_the_second_time(bench: Bench) 
     assert bench.settle(bench.run()) == head
 
 
+@pytest.mark.slow
 def test_a_rebuild_of_the_read_models_changes_nothing(bench: Bench) -> None:
     """Policies run meanwhile, and go on deciding afterwards."""
     policies = bench.run(FEW)

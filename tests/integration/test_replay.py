@@ -107,6 +107,7 @@ def test_a_rebuild_gives_the_same_rows(built: Store) -> None:
         assert tables_of(built) == tables
 
 
+@pytest.mark.slow
 def test_a_rebuild_repairs_what_was_damaged(built: Store) -> None:
     """Only the named read model is built again."""
     before = rows(built)
@@ -129,6 +130,7 @@ def test_an_empty_log_has_empty_read_models(store: Store) -> None:
     assert not any(found for name, found in rows(store).items() if name != positions.name)
 
 
+@pytest.mark.slow
 def test_readers_see_the_old_rows_until_the_new_ones_are_there(built: Store) -> None:
     """Never an empty or half-built read model."""
     before = rows(built)
@@ -171,6 +173,7 @@ def position_told(store: Store, follower: str) -> float:
     )
 
 
+@pytest.mark.slow
 def test_builds_that_stand_at_different_positions_are_brought_together(built: Store) -> None:
     """Each event is applied to each of them once."""
     before = rows(built)
@@ -185,6 +188,7 @@ def test_builds_that_stand_at_different_positions_are_brought_together(built: St
     assert rows(built) == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_build_of_another_version_or_history_is_begun_anew(built: Store) -> None:
     """What it has left is removed."""
     before, tables = rows(built), tables_of(built)
@@ -279,6 +283,7 @@ def waiting(store: Store) -> int:
         return connection.scalar(asked) or 0
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_do_not_spoil_each_other(built: Store) -> None:
     """The one that comes second takes over, and the first says so."""
     before, told = rows(built), list[int]()
@@ -307,6 +312,7 @@ def test_two_builds_that_end_at_once_do_not_spoil_each_other(built: Store) -> No
     assert rows(built) == before
 
 
+@pytest.mark.slow
 def test_what_a_crash_left_of_an_old_read_model_is_removed(built: Store) -> None:
     """By the next build; tables that are nobody's stay."""
     tables = tables_of(built)
@@ -318,6 +324,7 @@ def test_what_a_crash_left_of_an_old_read_model_is_removed(built: Store) -> None
     assert tables_of(built) == {*tables, "packages_of_others"}
 
 
+@pytest.mark.slow
 def test_a_table_whose_place_was_taken_keeps_no_other_from_being_made(
     built: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +403,7 @@ def test_a_read_model_stops_before_what_it_can_not_digest(
     assert model.page(None, 1, 50).total == len(states)
 
 
+@pytest.mark.slow
 def test_it_goes_on_at_the_next_start_of_a_mended_program(
     store: Store, choking: Callable[[], list[Projection]]
 ) -> None:
@@ -434,6 +442,7 @@ def test_it_goes_on_by_itself_when_it_can(
         projector.stop()
 
 
+@pytest.mark.slow
 def test_a_failing_database_stops_no_read_model(
     store: Store, choking: Callable[[], list[Projection]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -469,6 +478,7 @@ def test_a_build_that_meets_it_leaves_the_old_read_model(
     assert found_standings(built)["packages"].problem is None
 
 
+@pytest.mark.slow
 def test_a_build_frees_a_read_model_that_has_stopped(
     store: Store, choking: Callable[[], list[Projection]]
 ) -> None:
@@ -619,6 +629,7 @@ def test_an_older_program_leaves_alone_what_a_newer_one_builds(built: Store) -> 
     assert found_standings(built)["packages"].version == NewerPackages.version
 
 
+@pytest.mark.slow
 def test_what_a_newer_program_can_not_read_is_built_anew_before_it_is_read(built: Store) -> None:
     """Where a column is missing the old read model can't serve it."""
     before = rows(built)
@@ -659,6 +670,7 @@ def test_a_build_of_what_is_missing_goes_on_at_the_next_start(
     assert rows(store) == followed
 
 
+@pytest.mark.slow
 def test_a_long_log_is_not_followed_from_its_beginning(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
