@@ -13,7 +13,9 @@ from adapters.authorization import Guard
 from adapters.http.answers import UNKNOWN_ERROR, answer_to, is_ours, new_request_id
 from adapters.http.authentication import Authenticator, require_scope
 from adapters.http.faults import BodyTooLarge, UnknownRequest
-from adapters.http.server.body import SmallBody, UploadBody
+from adapters.http.multipart import boundary_of
+from adapters.http.received_form import ReceivedForm
+from adapters.http.server.body import SmallBody, StagedBody, UploadBody
 from adapters.http.server.parser import Admitted, Refused, RequestHead
 from adapters.http.throttle import RequestRate, UploadSlots
 from adapters.limits import USUAL, Limits
@@ -127,10 +129,18 @@ class UploadAdmission:
         self._intake.require_room(declared or 0)
         release = self._slots.take(caller)
         try:
-            return UploadBody(self._intake.create(guid), max_size, overhead, release)
+            file = self._intake.create(guid)
         except BaseException:
             release()
             raise
+        return UploadBody(self._form_in(file, head), max_size, overhead, release)
+
+    def _form_in(self, file: StagedBody, head: RequestHead) -> StagedBody:
+        try:
+            boundary = boundary_of(head.headers.get("CONTENT_TYPE", ""))
+        except NoBitsInForm:
+            return file  # it is refused when its turn has come
+        return ReceivedForm(file, boundary, self._rules.limits.max_form_parts)
 
     def _check_package(self, guid: str, caller: Caller) -> None:
         """Whether the package may be uploaded to, and by whom."""

@@ -1,12 +1,14 @@
 """Finds the bits in a multipart/form-data body (RFC 7578) that lies in staging.
 
-The body is searched, not copied: the answer is where in it the bits are.
+The body is searched, not copied: the answer is where in it the bits are. Most of the search
+is done while the body passes by (see `Delimiters`), and not in the file.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +26,7 @@ _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]
 _BLOCK = 1 << 20  # bytes searched at a time
 _MAX_LINE_END = 256  # bytes of padding and CRLF
 _LINE_END = re.compile(rb"[ \t]{0,%d}\r\n" % (_MAX_LINE_END - 2))
+_MAX_NOTED = 1000  # of what looks like a delimiter
 
 
 class Body(Protocol):
@@ -50,16 +53,97 @@ def boundary_of(content_type: str) -> bytes:
     return boundary.encode("ascii")
 
 
-def find_bits(body: Body, boundary: bytes, max_parts: int = Limits.max_form_parts) -> FilePart:
-    """The first file part named `bits`. Raises `NoBitsInForm`, `FormOverLimit`."""
-    for number, (headers, offset, length) in enumerate(_parts(body, b"--" + boundary)):
+class Delimiters:
+    """Where the delimiters of a body may be, noted while its pieces pass by.
+
+    A piece is in the processor's cache then, so that this costs less than to read the file again.
+    """
+
+    def __init__(self, boundary: bytes) -> None:
+        self._line = b"\r\n--" + boundary
+        self._offsets: list[int] = []
+        self._end: bytes | bytearray = b""  # of the last piece: a delimiter may go on in the next
+        self._passed = 0  # bytes
+        self._gave_up_at: int | None = None
+
+    @property
+    def known_until(self) -> int:
+        """The offset up to which each place is noted where a delimiter may begin."""
+        return self._passed if self._gave_up_at is None else self._gave_up_at
+
+    def look(self, piece: bytes | memoryview) -> None:
+        """Takes note of the next bytes of the body."""
+        if self._gave_up_at is None:
+            data, line = _searchable(piece), self._line
+            seam = self._end + data[: len(line) - 1]
+            if self._note(seam, self._passed - len(self._end)):
+                self._note(data, self._passed)
+            self._end = data[1 - len(line) :] if len(data) >= len(line) else seam[1 - len(line) :]
+        self._passed += len(piece)
+
+    def after(self, start: int) -> Iterator[int]:
+        """The noted offsets from `start` on."""
+        yield from self._offsets[bisect_left(self._offsets, start) :]
+
+    def _note(self, data: bytes | bytearray, offset: int) -> bool:
+        """Whether there was room for all that is in the data."""
+        at = data.find(self._line)
+        while at >= 0:
+            if len(self._offsets) == _MAX_NOTED:
+                # somebody's bits are full of it: a search that knows more goes on from there
+                self._gave_up_at = offset + at
+                return False
+            self._offsets.append(offset + at)
+            at = data.find(self._line, at + 1)
+        return True
+
+
+def _searchable(piece: bytes | memoryview) -> bytes | bytearray:
+    """What has a fast `find`: what is behind a view of all of it, else a copy of a piece."""
+    if isinstance(piece, bytes):
+        return piece
+    behind = piece.obj
+    if isinstance(behind, bytes | bytearray) and len(behind) == piece.nbytes:
+        return behind
+    return bytes(piece)
+
+
+def find_bits(
+    body: Body,
+    boundary: bytes,
+    max_parts: int = Limits.max_form_parts,
+    seen: Delimiters | None = None,
+) -> FilePart:
+    """The first file part named `bits`. Raises `NoBitsInForm`, `FormOverLimit`.
+
+    `seen`: what was noted of the body as it passed.
+    """
+    seen = seen or Delimiters(boundary)
+    offset, file_name = _start_of_bits(body, boundary, max_parts, seen)
+    end = _find_delimiter(body, b"--" + boundary, offset - 2, seen)
+    return FilePart(offset, max(0, end - offset), plain_file_name(file_name))
+
+
+def start_of_bits(beginning: Body, boundary: bytes, max_parts: int) -> int | None:
+    """The offset of the bits, if that much of a body tells it already."""
+    try:
+        return _start_of_bits(beginning, boundary, max_parts, Delimiters(boundary))[0]
+    except (NoBitsInForm, FormOverLimit):
+        return None  # perhaps because more is to come
+
+
+def _start_of_bits(
+    body: Body, boundary: bytes, max_parts: int, seen: Delimiters
+) -> tuple[int, str]:
+    """The offset of the bits, and the name that their sender gave them."""
+    for number, (headers, offset) in enumerate(_parts(body, b"--" + boundary, seen)):
         if number == max_parts:
             raise FormOverLimit(
                 f"The form has {max_parts + 1} parts or more; the limit is {max_parts}"
             )
         name, file_name = _disposition(headers)
         if name == FIELD and file_name is not None:
-            return FilePart(offset, length, plain_file_name(file_name))
+            return offset, file_name
     raise NoBitsInForm(f"the form has no file part named {FIELD}")
 
 
@@ -70,12 +154,12 @@ def plain_file_name(name: str) -> str | None:
     return None if kept in (".", "..") else kept[:MAX_FILE_NAME] or None
 
 
-def _parts(body: Body, delimiter: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Each part's headers, and the offset and length of its content."""
+def _parts(body: Body, delimiter: bytes, seen: Delimiters) -> Iterator[tuple[bytes, int]]:
+    """Each part's headers, and the offset of its content."""
     if body.read_at(0, len(delimiter)) == delimiter and _line_end(body, len(delimiter)):
         at = len(delimiter)
     else:
-        at = _find_delimiter(body, delimiter, 0) + len(delimiter) + 2
+        at = _find_delimiter(body, delimiter, 0, seen) + len(delimiter) + 2
     while body.read_at(at, 2) != b"--":
         at += _line_end(body, at)
         # the headers' first line may be the empty one: look from the line end before it
@@ -84,14 +168,18 @@ def _parts(body: Body, delimiter: bytes) -> Iterator[tuple[bytes, int, int]]:
         if end < 0:
             raise NoBitsInForm(f"the headers of a part do not end within {MAX_PART_HEADERS} bytes")
         offset = at - 2 + end + 4
-        next_delimiter = _find_delimiter(body, delimiter, offset - 2)
-        yield head[2:end], offset, max(0, next_delimiter - offset)
-        at = next_delimiter + 2 + len(delimiter)
+        yield head[2:end], offset
+        at = _find_delimiter(body, delimiter, offset - 2, seen) + 2 + len(delimiter)
 
 
-def _find_delimiter(body: Body, delimiter: bytes, start: int) -> int:
+def _find_delimiter(body: Body, delimiter: bytes, start: int, seen: Delimiters) -> int:
     """Where the next CRLF with a delimiter behind it begins. Raises `NoBitsInForm`."""
     line = b"\r\n" + delimiter
+    for at in seen.after(start):
+        behind = at + len(line)
+        if body.read_at(behind, 2) == b"--" or _line_end(body, behind):
+            return at
+    start = max(start, seen.known_until)
     # one search by `re`: data can be full of what begins like a delimiter, and is none
     wanted = re.compile(re.escape(line) + rb"(?:--|" + _LINE_END.pattern + rb")")
     while start < body.size:

@@ -9,7 +9,8 @@ import falcon
 from adapters.claims import Claim, Claims
 from adapters.http.admission import URLENCODED, UploadRules, form_of
 from adapters.http.exchange import Commands, answer_json, body_of, cause_of
-from adapters.http.multipart import boundary_of, find_bits, plain_file_name
+from adapters.http.multipart import boundary_of, plain_file_name
+from adapters.http.received_form import ReceivedForm
 from adapters.http.server.body import UploadBody
 from adapters.metrics import Metrics
 from adapters.staging.intake import Intake
@@ -57,16 +58,19 @@ class Upload:
         if upload is None:
             raise NoBitsInForm("the form is empty")
         limits = self._rules.limits
-        boundary = boundary_of(req.content_type or "")
-        part = find_bits(upload.staged, boundary, limits.max_form_parts)
+        form = upload.staged
+        if not isinstance(form, ReceivedForm):
+            boundary_of(req.content_type or "")  # tells what is wrong with it
+            raise AssertionError("a form with a boundary is received as one")
+        part = form.find_bits()
         if part.length > self._rules.max_size:
             raise UploadTooLarge(self._rules.max_size)
-        overhead = upload.staged.size - part.length
+        overhead = form.size - part.length
         if overhead > limits.max_form_overhead:
             raise FormTooLarge(overhead, limits.max_form_overhead)
         self._commands.may_change_package(req, guid)
         self._commands.packages.check_upload(guid)
-        staged = self._intake.stage(upload.staged, part.offset, part.length, guid, part.file_name)
+        staged = form.stage(self._intake, part, guid)
         return self._start(req, guid, staged, part.file_name)
 
     def _take_file(self, req: falcon.Request, guid: str) -> Committed[Package]:

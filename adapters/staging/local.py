@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -22,6 +23,7 @@ from domain.errors import BitsPathInvalid, StagedBitsMissing, UploadTooLarge
 from domain.package import StagedBits
 
 SCHEME = "staging"
+WRITE_BACK = 8 << 20  # bytes by which a file grows before it is synced again
 _NAME = re.compile(r"[0-9a-f]{32}(?:-([A-Za-z0-9_-]{1,200}))?")
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -53,19 +55,78 @@ class StagedFile(GrowingFile):
         self.uri = f"{SCHEME}:{name}"
         self.path = staging.folder / name
         self.kept = False  # from `stage` on the log may name it
+        self._writing_back: _WriteBack | None = None
+        self._handed_over = 0  # bytes that write-back has been asked to write
         super().__init__(
             os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         )
 
+    def write(self, data: bytes | memoryview) -> None:
+        """Appends, and lets the disk begin: `seal` has less to wait for. Raises `OSError`."""
+        super().write(data)
+        if self.size - self._handed_over >= WRITE_BACK:
+            if self._writing_back is not None:
+                if not self._writing_back.is_done:
+                    return
+                self._writing_back.finish()
+            self._handed_over = self.size
+            self._writing_back = _WriteBack(self._staging.disk, self.descriptor)
+
+    def cut(self, size: int) -> None:
+        """Only the first `size` bytes stay. Raises `OSError`."""
+        if size < self.size:
+            os.ftruncate(self.descriptor, size)
+            self.size = size
+
     def seal(self) -> None:
-        """Returns when the bytes and the file's name are on the disk."""
+        """Returns when the bytes and the file's name are on the disk. Raises `OSError`."""
+        self._end_write_back()
         os.fdatasync(self.descriptor)
         sync_folder(self._staging.folder)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # it is abandoned, or `seal` has told
+            self._end_write_back(wait=False)
+        super().close()
 
     def abandon(self) -> None:
         """Removes the file: nothing names it."""
         self.close()
         self.path.unlink(missing_ok=True)
+
+    def _end_write_back(self, wait: bool = True) -> None:
+        writing_back, self._writing_back = self._writing_back, None
+        if writing_back is not None and not writing_back.cancel() and wait:
+            writing_back.finish()
+
+
+class _WriteBack:
+    """A sync of what a file holds by now, that others may have to wait for."""
+
+    def __init__(self, disk: ThreadPoolExecutor, descriptor: int) -> None:
+        self._descriptor = os.dup(descriptor)  # its file may be closed before
+        self._sync: Future[None] = disk.submit(self._run)
+
+    @property
+    def is_done(self) -> bool:
+        return self._sync.done()
+
+    def finish(self) -> None:
+        """Waits for it. Raises `OSError`: the system tells a failed write to one sync alone."""
+        self._sync.result()
+
+    def cancel(self) -> bool:
+        """Whether it had not begun, and does not any more."""
+        cancelled = self._sync.cancel()
+        if cancelled:
+            os.close(self._descriptor)
+        return cancelled
+
+    def _run(self) -> None:
+        try:
+            os.fdatasync(self._descriptor)
+        finally:
+            os.close(self._descriptor)
 
 
 @dataclass(frozen=True)
@@ -187,6 +248,8 @@ class LocalStaging:
         self.folder = folder
         self.place = BitsFolder(folder, marks_in=folder.parent)
         self.upload_folder = upload_folder
+        # one thread: two syncs at once would take a disk as long as one after the other
+        self.disk = ThreadPoolExecutor(1, "write-back")
 
     def prepare(self, identity: str) -> None:
         """Makes the folders, for the log of that identity. Raises `NotOurFolder`; `OSError`."""
@@ -204,7 +267,12 @@ class LocalStaging:
     def stage(
         self, body: StagedFile, offset: int, length: int, guid: str, file_name: str | None
     ) -> StagedBits:
-        """Makes a received body durable; its bits are a slice of it. Raises `OSError`."""
+        """Makes a received body durable; its bits are a slice of it. Raises `OSError`.
+
+        What is behind the slice goes: bits that the file begins with are the whole file then, and
+        storing them needs no copy.
+        """
+        body.cut(offset + length)
         body.seal()
         body.kept = True
         return StagedBits(body.uri, offset, length)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +15,14 @@ from pathlib import Path
 import pytest
 
 from adapters.folders import FolderAway, NotOurFolder
+from adapters.staging import local
 from adapters.staging.local import LocalStaging
 from adapters.staging.s3 import S3Staging
 from domain.errors import BitsPathInvalid, StagedBitsMissing, UploadTooLarge
 from domain.package import StagedBits
 from domain.ports import Staging
 from tests.support.packages import stage, take_file
+from tests.support.waiting import eventually
 
 LIMIT = 1 << 20
 
@@ -406,6 +410,66 @@ class TestLocalStaging:
         file.write(memoryview(b"4567"))
         assert (file.size, file.read_at(2, 4)) == (8, b"2345")
         file.abandon()
+
+    def test_the_disk_writes_what_has_come_while_more_comes(
+        self, folders: Folders, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is left for the end is little."""
+        monkeypatch.setattr(local, "WRITE_BACK", 10)
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fdatasync", lambda it: synced.append(os.fstat(it).st_size))
+        file = folders.staging.create("guid-1")
+        file.write(bytes(9))
+        file.write(b"x")
+        eventually(lambda: synced == [10])
+        file.abandon()
+
+    def test_what_the_disk_refused_meanwhile_is_told_at_the_end(
+        self, folders: Folders, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The system tells it once, to whoever syncs first: a sync afterwards succeeds."""
+        monkeypatch.setattr(local, "WRITE_BACK", 10)
+        failures = [OSError(errno.EIO, "the disk is broken")]
+        tried: list[int] = []
+
+        def fdatasync(descriptor: int) -> None:
+            tried.append(descriptor)
+            if failures:
+                raise failures.pop()
+
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        for more in (b"", bytes(10)):  # it is told to the last write, or to the seal
+            failures[:] = [OSError(errno.EIO, "the disk is broken")]
+            file = folders.staging.create("guid-1")
+            file.write(bytes(10))
+            eventually(lambda: not failures)
+            with pytest.raises(OSError, match="the disk is broken"):
+                file.write(more)
+                file.seal()
+            file.abandon()
+        assert folders.staged_files() == []
+
+    def test_a_file_that_is_closed_while_the_disk_writes_it_is_closed(
+        self, folders: Folders, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody waits for the disk then, and no descriptor is left."""
+        monkeypatch.setattr(local, "WRITE_BACK", 10)
+        begun, may_end = threading.Event(), threading.Event()
+
+        def fdatasync(descriptor: int) -> None:
+            begun.set()
+            assert may_end.wait(10)
+
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        before = set(Path("/proc/self/fd").iterdir())
+        files = [folders.staging.create(f"guid-{number}") for number in range(2)]
+        for file in files:  # the second one's sync waits for its turn
+            file.write(bytes(10))
+        assert begun.wait(10)
+        for file in files:
+            file.abandon()
+        may_end.set()
+        eventually(lambda: set(Path("/proc/self/fd").iterdir()) == before)
 
     def test_received_bits_are_for_the_owners_eyes_only(self, folders: Folders) -> None:
         """Other users of the machine can't read them."""

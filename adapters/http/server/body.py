@@ -14,8 +14,13 @@ from domain.errors import UploadTooLarge
 class StagedBody(Protocol):
     """A body that is received into staging: it is written, and then kept or abandoned."""
 
-    size: int
-    kept: bool
+    @property
+    def size(self) -> int:
+        """Bytes that were written."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the log may name it."""
 
     def write(self, data: bytes | memoryview) -> None: ...
 

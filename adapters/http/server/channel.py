@@ -33,6 +33,7 @@ logger = logging.getLogger("packtrail.http")
 LINGER = 10.0  # seconds that a refused client may go on sending before it is cut off
 
 AT_ONCE_CHUNKED = 64 * 1024  # bytes of chunks in one read: tiny ones take their time
+AT_ONCE_COARSE = 256 * 1024  # where those before were large
 DRIP = 16 * 1024  # bytes a second up to which an upload drips
 LINGER_BYTES = 64 << 20  # that are thrown away meanwhile
 
@@ -191,8 +192,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             if self._lingered > LINGER_BYTES:
                 self.handle_close()
         elif self.request is not None and self.request.receives_upload:
-            most = AT_ONCE_CHUNKED if self.request.chunked else len(self.server.buffer)
-            count = self._receive_into_shared(most)
+            count = self._receive_into_shared(self._most_at_once(self.request))
             if count >= DRIP:
                 self.drips = False
             if count:
@@ -200,6 +200,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 self.received(self.server.buffer[:count])
         else:
             super().handle_read()
+
+    def _most_at_once(self, request: RequestParser) -> int:
+        """How many bytes of an upload are read in one turn, before others have theirs."""
+        if not request.chunked:
+            return len(self.server.buffer)
+        return AT_ONCE_COARSE if request.body_rcv.coarse else AT_ONCE_CHUNKED
 
     def _receive_into_shared(self, most: int) -> int:
         """Reads into a buffer that all channels share: it is used up before the next one reads."""

@@ -31,6 +31,7 @@ class ChunkReceiver:
     def __init__(self, body: UploadBody | SmallBody) -> None:
         self.completed = False
         self.error: ErrorAnswer | None = None
+        self.coarse = False  # whether the last bytes held no small chunks, which take their time
         self._body = body
         self._left = 0  # bytes of the chunk that are still to come
         self._line = b""  # of a line that has not ended yet
@@ -53,6 +54,7 @@ class ChunkReceiver:
         view = memoryview(raw)
         small = bytearray()  # what many small chunks hold, written together
         at, end = 0, len(view)
+        self.coarse = True
         while at < end and not self.completed and self.error is None:
             if self._reads == "content":
                 count = min(self._left, end - at)
@@ -67,7 +69,8 @@ class ChunkReceiver:
                     self._reads = "end"
                 continue
             if self._reads == "size" and not self._line:
-                at = _take_small(raw, at, small)
+                first, at = at, _take_small(raw, at, small)
+                self.coarse = self.coarse and at == first
                 if at == end:
                     break
             at = self._read_line(raw, at)
@@ -111,6 +114,7 @@ class ChunkReceiver:
                 return
             self._left = int(match[1], 16)
             self._body.check(self._left)
+            self.coarse = self.coarse and not 0 < self._left < _PIECE
             self._reads = "content" if self._left else "trailer"
 
     def _take_trailer(self, line: bytes) -> None:
