@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench chaos install install-dev services clean
+.PHONY: run test lint bench bench-peers chaos install install-dev services clean
 
 run: install  ## start the service on this machine, and print what to try
 	@$(BIN)/packtrail serve --first-steps
@@ -33,6 +33,9 @@ bench: install-dev  ## measure, beside limits of the same run
 	$(BIN)/python -m benchmarks.rebuild
 	$(BIN)/python -m benchmarks.replay_beside
 	$(BIN)/python -m benchmarks.chain
+
+bench-peers:  ## install the programs that benchmarks compare with, on Debian, as root
+	./.ci/install-peers
 
 services:  ## install the programs that tests use, on Debian, as root
 	./.ci/install-services
