@@ -1,0 +1,28 @@
+"""The least that Falcon and waitress can do: one JSON of the size of a package, made before.
+
+`python -m benchmarks.hello PORT` serves it on loopback until it is terminated.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import falcon
+import waitress
+
+BODY = b'{"guid": "' + b"0" * 690 + b'"}\n'  # a package that is READY has about 700 bytes
+
+
+class Hello:
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        response.data = BODY
+
+
+def main(port: int) -> None:
+    app = falcon.App[falcon.Request, falcon.Response]()
+    app.add_route("/", Hello())
+    waitress.serve(app, host="127.0.0.1", port=port, _quiet=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
