@@ -87,6 +87,8 @@ class Delimiters:
 
     def _note(self, data: bytes | bytearray, offset: int) -> bool:
         """Whether there was room for all that is in the data."""
+        if data.rfind(self._line) < 0:  # nearly always, and CPython is faster from behind
+            return True
         at = data.find(self._line)
         while at >= 0:
             if len(self._offsets) == _MAX_NOTED:
