@@ -6,6 +6,7 @@ Everything here runs in the I/O thread unless it says otherwise.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import time
@@ -24,6 +25,7 @@ from adapters.http.answers import (
     unparsable,
 )
 from adapters.http.server.parser import Admitted, Refused, RequestParser
+from adapters.http.server.sending import SENT_AT_ONCE, FileEndsEarly, SentFile
 
 if TYPE_CHECKING:
     from adapters.http.server.server import Server
@@ -36,6 +38,9 @@ AT_ONCE_CHUNKED = 64 * 1024  # bytes of chunks in one read: tiny ones take their
 AT_ONCE_COARSE = 256 * 1024  # where those before were large
 DRIP = 16 * 1024  # bytes a second up to which an upload drips
 LINGER_BYTES = 64 << 20  # that are thrown away meanwhile
+_DISCONNECTED = frozenset(
+    (errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNABORTED, errno.EPIPE)
+)
 
 # as RFC 9110 has them; Python's table has older ones
 _REASONS = {413: "Content Too Large", 422: "Unprocessable Content"}
@@ -83,6 +88,7 @@ class Task(_ResponseHeader, WSGITask):  # type: ignore[misc]
     def get_environment(self) -> dict[str, Any]:
         if self.environ is None:
             environ = super().get_environment()
+            environ["wsgi.file_wrapper"] = SentFile
             environ["packtrail.request_id"] = self.request.request_id
             environ["packtrail.cut_off_at"] = self.request.cut_off_at
             environ["packtrail.raw_path"] = self.request.raw_path
@@ -353,6 +359,48 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.handle_close()
         elif self.connected and not self.total_outbufs_len:
             self._linger()
+
+    def _flush_some(self, do_close: bool = True) -> bool:
+        """Sends up to `SENT_AT_ONCE` bytes of what there is, files by the kernel.
+
+        Runs in worker threads, too, which hold `outbuf_lock` then.
+        """
+        sent = 0
+        while sent < SENT_AT_ONCE:
+            outbuf = self.outbufs[0]
+            if not outbuf.__len__():
+                if len(self.outbufs) == 1:
+                    break
+                self.outbufs.pop(0).close()
+                continue
+            if isinstance(outbuf, SentFile):
+                count = self._send_file(outbuf, SENT_AT_ONCE - sent, do_close)
+            elif count := self.send(outbuf.get(self.sendbuf_len), do_close=do_close):
+                outbuf.skip(count, True)
+            if not count:
+                break
+            self.total_outbufs_len -= count
+            sent += count
+        if sent:
+            self.last_activity = time.time()
+        return bool(sent)
+
+    def _send_file(self, file: SentFile, most: int, do_close: bool) -> int:
+        """As `send`, and the connection ends if the file is shorter than it was."""
+        try:
+            return file.send_to(self.socket.fileno(), most)
+        except BlockingIOError:
+            return 0
+        except FileEndsEarly as error:
+            logger.error("a download was cut off: %s", error)
+            self.will_close = True
+            return 0
+        except OSError as error:
+            if error.errno not in _DISCONNECTED:
+                raise
+            if do_close:
+                self.handle_close()
+            return 0
 
     def _linger(self) -> None:
         """Lets the client read its answer: closing on unread bytes would reset the connection."""

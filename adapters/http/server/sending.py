@@ -1,0 +1,50 @@
+"""A file that leaves through the kernel: its bytes go from the page cache to the socket."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any
+
+from waitress.buffers import ReadOnlyFileBasedBuffer
+
+SENT_AT_ONCE = 1 << 20  # bytes to one client, before it is somebody else's turn
+
+
+class FileEndsEarly(Exception):
+    """A file has become shorter than what was promised of it."""
+
+
+class SentFile(ReadOnlyFileBasedBuffer):  # type: ignore[misc]
+    """The rest of an open file, from where it stands (`wsgi.file_wrapper`; a waitress buffer)."""
+
+    def __init__(self, file: io.FileIO, block_size: int = 0) -> None:
+        """`block_size` is WSGI's, and means nothing here."""
+        self.file = file
+        self.remain = 0
+        self._offset = 0
+
+    def prepare(self, size: int | None = None) -> int:
+        """How many bytes are to be sent: what was promised, else all there are."""
+        descriptor = self.file.fileno()
+        self._offset = self.file.tell()
+        there = os.fstat(descriptor).st_size - self._offset
+        self.remain = max(0, there) if size is None else size
+        os.posix_fadvise(descriptor, self._offset, self.remain, os.POSIX_FADV_SEQUENTIAL)
+        return self.remain
+
+    def send_to(self, descriptor: int, most: int) -> int:
+        """Sends up to `most` bytes to a socket; how many it has taken.
+
+        Raises `FileEndsEarly`; `BlockingIOError` where it takes none now; `OSError`.
+        """
+        wanted = min(most, self.remain)
+        count = os.sendfile(descriptor, self.file.fileno(), self._offset, wanted)
+        if not count:
+            raise FileEndsEarly(f"{self.remain} bytes are missing")
+        self._offset += count
+        self.remain -= count
+        return count
+
+    def get(self, numbytes: int = -1, skip: bool = False) -> Any:
+        raise NotImplementedError("no byte of it comes by here")
