@@ -11,10 +11,11 @@ from domain.credentials import holds_credentials
 from domain.droplet import BuiltDroplet, Droplet
 from domain.droplet_service import DropletService
 from domain.errors import InvalidRequest, Refusal
+from domain.hashing import digests_of
 from domain.journal import Committed
 from domain.package import StagedBits
 from domain.ports import BlobStore, Environments, Staging
-from domain.processing import digests_of, droplet_blob_key
+from domain.processing import droplet_blob_key
 
 MAX_PROCESS_TYPES = 100
 MAX_COMMAND = 4096  # characters

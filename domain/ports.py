@@ -20,7 +20,7 @@ class Bits(Protocol):
         """`length` bytes from `offset`; fewer at the end."""
 
     def chunks(self) -> Iterator[memoryview]:
-        """All bytes in order. A chunk is valid until the next one is asked for."""
+        """All bytes in order. A chunk stays valid while the next one is read."""
 
     def __enter__(self) -> Self: ...
 

@@ -13,9 +13,10 @@ import re
 from domain.aggregate import Cause
 from domain.archive import ArchiveLimits, check_archive
 from domain.errors import BitsAtFault, BlobMissing, PackageNotFound, StagedBitsMissing
-from domain.package import Digests, Fault, Package, PackageState
+from domain.hashing import digests_of
+from domain.package import Fault, Package, PackageState
 from domain.package_service import PackageService
-from domain.ports import Bits, BlobStore, Staging
+from domain.ports import BlobStore, Staging
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
@@ -56,15 +57,6 @@ def is_blob_key(key: str) -> bool:
         return blob_key(guid) == key
     match = re.fullmatch(r"([0-9a-f]{2})/([0-9a-f]{2})/~([0-9a-f]{64})", key)
     return match is not None and match[3].startswith(match[1] + match[2])
-
-
-def digests_of(bits: Bits) -> Digests:
-    """SHA-1 and SHA-256, in one pass over the bits."""
-    sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
-    for chunk in bits.chunks():
-        sha1.update(chunk)
-        sha256.update(chunk)
-    return Digests(sha1.hexdigest(), sha256.hexdigest())
 
 
 class Processing:
