@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +19,7 @@ from obstore.store import S3Store
 
 from adapters.breaker import Breaker
 from adapters.folders import NotOurFolder
+from domain.beside import one_ahead
 from domain.errors import StoreAway
 
 logger = logging.getLogger("packtrail.bits")
@@ -206,9 +208,15 @@ class ObjectBits:
         return map(memoryview, self.pieces())
 
     def pieces(self) -> Iterator[bytes]:
-        """All bytes in order, a request for each piece: each has its own time, and its retries."""
-        for start in range(0, self.size, PART):
-            yield self._fetch(start, min(start + PART, self.size))
+        """All bytes in order, a request for each piece: each has its own time, and its retries.
+
+        While one is used the next one is on its way.
+        """
+        fetches = (
+            partial(self._fetch, start, min(start + PART, self.size))
+            for start in range(0, self.size, PART)
+        )
+        return one_ahead(fetches, "fetching")
 
     def _fetch(self, start: int, end: int) -> bytes:
         with errors_as_away():
