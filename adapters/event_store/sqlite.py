@@ -12,20 +12,26 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
-from eventsourcing.persistence import DatabaseError, OperationalError, StoredEvent
-from eventsourcing.sqlite import (
-    SQLiteApplicationRecorder,
-    SQLiteConnection,
-    SQLiteConnectionPool,
-    SQLiteCursor,
-    SQLiteDatastore,
-    SQLiteTransaction,
+from eventsourcing.persistence import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+    PersistenceError,
+    ProgrammingError,
+    StoredEvent,
 )
+from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor, SQLiteDatastore
 
 from adapters.breaker import Breaker
 from adapters.event_store.chain import GENESIS, Record, link
-from adapters.event_store.log import Stored
+from adapters.event_store.group_commit import Append, GroupCommit
+from adapters.event_store.log import LAST_POSITION, Stored
 from domain.errors import NothingRecorded
 
 # Seconds that a writer waits: for its turn in this process, then for another process's
@@ -40,45 +46,23 @@ _RECORDS = (
     "SELECT rowid, appended_at, originator_id, originator_version, topic, state, hash FROM events "
 )
 _BEHIND = "WHERE rowid > ? ORDER BY rowid LIMIT ?"
+_HEAD = "SELECT max(rowid) FROM events"
 _LAST = "SELECT rowid, appended_at, hash FROM events ORDER BY rowid DESC LIMIT 1"
 _INSERT = (
     "INSERT INTO events "
     "(rowid, appended_at, originator_id, originator_version, topic, state, hash) "
     "VALUES (?,?,?,?,?,?,?)"
 )
+_OF_ONE = (
+    "SELECT originator_id, originator_version, topic, state FROM events "
+    "WHERE originator_id = ? AND originator_version > ? AND originator_version <= ? "
+    "ORDER BY originator_version LIMIT ?"
+)
+_OF_ONE_BACKWARDS = _OF_ONE.replace("LIMIT", "DESC LIMIT")
 
 
 class NoTurn(DatabaseError, NothingRecorded):
     """Somebody else writes to the file."""
-
-
-class _WriteTransaction(SQLiteTransaction):
-    """Has the file's write lock from its beginning: what it reads is what it writes behind."""
-
-    def __enter__(self) -> SQLiteCursor:
-        cursor = self.connection.cursor()
-        try:
-            cursor.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            raise OperationalError(error) from error
-        return cursor
-
-
-class _Connection(SQLiteConnection):
-    @contextmanager
-    def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
-        kind = _WriteTransaction if commit else SQLiteTransaction
-        with kind(self, commit=commit) as cursor, cursor:
-            yield cursor
-
-
-class _DurablePool(SQLiteConnectionPool):
-    """Connections on which a commit has reached the disk when it returns."""
-
-    def _create_connection(self) -> SQLiteConnection:
-        connection = super()._create_connection()._sqlite_conn
-        connection.execute("PRAGMA synchronous=FULL")
-        return _Connection(connection, self.max_age)
 
 
 class SQLiteFile(SQLiteDatastore):
@@ -86,31 +70,122 @@ class SQLiteFile(SQLiteDatastore):
 
     def __init__(self, path: str) -> None:
         super().__init__(path, lock_timeout=LOCK_TIMEOUT, originator_id_type="text")
-        self.pool.close()
-        self.pool = _DurablePool(db_name=path, lock_timeout=LOCK_TIMEOUT, max_overflow=40)
         self.writing = threading.Lock()
         self.breaker = Breaker(
             (NoTurn, OperationalError), lambda: NoTurn("the file could not be written to just now")
         )
+        self._path = path
+        self._readers: list[sqlite3.Connection] = []  # that nobody uses just now
+        self._writer: sqlite3.Connection | None = None
+        self._closed = False
 
     @contextmanager
     def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
-        if not commit:
-            with super().transaction(commit=False) as cursor:
-                yield cursor
-            return
-        with self.breaker():
-            if not self.writing.acquire(timeout=TURN_TIMEOUT):
-                raise NoTurn(f"no turn to write in {TURN_TIMEOUT} s")
+        if commit:
+            with self.breaker(), self.turn(TURN_TIMEOUT), self.write() as connection:
+                with SQLiteCursor(connection.cursor()) as cursor:
+                    yield SQLiteCursor(cursor)
+        else:
+            with self.read() as connection, SQLiteCursor(connection.cursor()) as cursor:
+                cursor.row_factory = sqlite3.Row
+                yield SQLiteCursor(cursor)
+
+    @contextmanager
+    def turn(self, timeout: float) -> Iterator[None]:
+        """This process's turn to write. Raises `NoTurn` after `timeout` seconds."""
+        if not self.writing.acquire(timeout=timeout):
+            raise NoTurn(f"no turn to write in {TURN_TIMEOUT} s")
+        try:
+            yield
+        finally:
+            self.writing.release()
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction, in one's turn, that is on the disk when this ends.
+
+        It has the file's write lock from its beginning: what it reads is what it writes behind.
+        Raises `NoTurn`, and the library's errors.
+        """
+        with _as_the_librarys():
+            connection = self._writer or self._open("PRAGMA synchronous=FULL")
+            self._writer = connection
             try:
-                with super().transaction(commit=True) as cursor:
-                    yield cursor
-            except OperationalError as error:
-                if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                     raise NoTurn("another process is writing to the file") from error
                 raise
-            finally:
-                self.writing.release()
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                self._writer = None  # whatever state it is in
+                connection.close()  # which rolls back
+                raise
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection on which each statement sees what is committed. Raises as `write`."""
+        with _as_the_librarys():
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._open("PRAGMA query_only=ON")
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+            self._readers.append(connection)
+            if self._closed:
+                self._close_readers()
+
+    def close(self) -> None:
+        super().close()
+        self._closed = True
+        self._close_readers()
+        with self.writing:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    def _close_readers(self) -> None:
+        while self._readers:
+            self._readers.pop().close()
+
+    def _open(self, *pragmas: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        for pragma in ("PRAGMA journal_mode=WAL", *pragmas):
+            connection.execute(pragma)
+        return connection
+
+
+@contextmanager
+def _as_the_librarys() -> Iterator[None]:
+    """What the driver raises is raised as the library does."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        for kind in type(error).__mro__:
+            if kind in _LIBRARYS:
+                raise _LIBRARYS[kind](error) from error
+        raise
+
+
+_LIBRARYS: dict[type, type[PersistenceError]] = {
+    sqlite3.InterfaceError: InterfaceError,
+    sqlite3.DataError: DataError,
+    sqlite3.OperationalError: OperationalError,
+    sqlite3.IntegrityError: IntegrityError,
+    sqlite3.InternalError: InternalError,
+    sqlite3.ProgrammingError: ProgrammingError,
+    sqlite3.NotSupportedError: NotSupportedError,
+    sqlite3.DatabaseError: DatabaseError,
+    sqlite3.Error: PersistenceError,
+}
 
 
 class SQLiteRecorder(SQLiteApplicationRecorder):
@@ -122,6 +197,13 @@ class SQLiteRecorder(SQLiteApplicationRecorder):
 
     def __init__(self, file: SQLiteFile) -> None:
         super().__init__(file, events_table_name="events")
+        self._file = file
+        self._group = GroupCommit(
+            self._commit,
+            file.turn,
+            lambda: NoTurn(f"no turn to write in {TURN_TIMEOUT} s"),
+            TURN_TIMEOUT,
+        )
         self._appended = threading.Condition()
         self._appends = 0
 
@@ -139,23 +221,34 @@ class SQLiteRecorder(SQLiteApplicationRecorder):
     def insert_events(
         self, stored_events: Sequence[StoredEvent], **kwargs: Any
     ) -> Sequence[int] | None:
-        """Appends in one transaction. Returns the positions."""
+        """Appends, in a transaction that others may share. Returns the positions."""
         if not stored_events:
             return []
-        with self.datastore.transaction(commit=True) as cursor:
-            cursor.execute(_LAST)
-            last = cursor.fetchone()
-            position, appended_at, previous = last or (0, 0, GENESIS)
+        with self._file.breaker():
+            return self._group.append(stored_events)
+
+    def _commit(self, appends: Sequence[Append]) -> None:
+        """Appends for all of them in one transaction; a conflict is only whose it is."""
+        with self._file.write() as connection:
+            end = connection.execute(_LAST).fetchone() or (0, 0, GENESIS)
+            position, appended_at, previous = end
             appended_at = max(time.time_ns() // 1000, appended_at)
-            records = []
-            for event in stored_events:
-                fields = (str(event.originator_id), event.originator_version, event.topic)
-                position += 1
-                previous = link(previous, position, appended_at, *fields, event.state)
-                records.append(Record(position, appended_at, *fields, event.state, previous))
-            cursor.executemany(_INSERT, records)
+            for append in appends:
+                at, hash, records = position, previous, []
+                for event in append.events:
+                    fields = (str(event.originator_id), event.originator_version, event.topic)
+                    at += 1
+                    hash = link(hash, at, appended_at, *fields, event.state)
+                    records.append((at, appended_at, *fields, event.state, hash))
+                try:
+                    _insert(connection, records)
+                except sqlite3.IntegrityError as error:
+                    append.error = IntegrityError(error)
+                    append.error.__cause__ = error
+                else:
+                    append.positions = [record[0] for record in records]
+                    position, previous = at, hash
         self.wake()
-        return [record.position for record in records]
 
     def records(self, after: int, limit: int) -> list[Record]:
         """Up to `limit` events behind position `after`, in order, with what chains them."""
@@ -170,11 +263,30 @@ class SQLiteRecorder(SQLiteApplicationRecorder):
         of_one = "WHERE originator_id = ? AND rowid <= ? ORDER BY originator_version"
         return self._rows(_EVENTS + of_one, originator_id, upto)
 
+    def max_notification_id(self) -> int:
+        return self._rows(_HEAD)[0][0] or 0
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> list[StoredEvent]:
+        rows = self._rows(
+            _OF_ONE_BACKWARDS if desc else _OF_ONE,
+            str(originator_id),
+            -1 if gt is None else gt,
+            LAST_POSITION if lte is None else lte,
+            -1 if limit is None else limit,  # for all
+        )
+        return [StoredEvent(*row) for row in rows]
+
     def _rows(self, query: str, *parameters: object) -> list[Any]:
-        with self.datastore.transaction(commit=False) as cursor:
-            cursor.sqlite_cursor.row_factory = None  # tuples, which cost half
-            cursor.execute(query, parameters)
-            return list(cursor.fetchall())
+        with self._file.read() as connection:
+            return connection.execute(query, parameters).fetchall()
 
     def wake(self) -> None:
         """Wakes whoever waits for an append."""
@@ -191,3 +303,18 @@ class SQLiteRecorder(SQLiteApplicationRecorder):
         """Returns when this process has appended more than `appends` times, or in `timeout` s."""
         with self._appended:
             self._appended.wait_for(lambda: self._appends > appends, timeout)
+
+
+def _insert(connection: sqlite3.Connection, records: Sequence[tuple[object, ...]]) -> None:
+    """All or none of them, in the middle of a transaction. Raises `sqlite3.Error`."""
+    if len(records) == 1:
+        connection.execute(_INSERT, records[0])
+        return
+    connection.execute("SAVEPOINT append")
+    try:
+        connection.executemany(_INSERT, records)
+    except sqlite3.IntegrityError:
+        connection.execute("ROLLBACK TO append")
+        raise
+    finally:
+        connection.execute("RELEASE append")
