@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -100,6 +100,10 @@ class GrowingFile:
 
     def read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self.descriptor, length, offset)
+
+    def wait_for_disk(self, then: Callable[[], None]) -> bool:
+        """No: nobody waits for these bytes to be on the disk."""
+        return False
 
     def close(self) -> None:
         if self._descriptor is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from adapters.http.multipart import Delimiters, FilePart, find_bits, start_of_bits
 from adapters.http.server.body import StagedBody
 from adapters.staging.intake import Intake
@@ -56,6 +58,9 @@ class ReceivedForm:
         offset = part.offset - len(self._beginning)
         assert offset >= 0, "what was found in the beginning is found in the whole"
         return intake.stage(self._file, offset, part.length, guid, part.file_name)
+
+    def wait_for_disk(self, then: Callable[[], None]) -> bool:
+        return self._file.wait_for_disk(then)
 
     def close(self) -> None:
         self._file.close()

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from domain.package import StagedBits
 
 SCHEME = "staging"
 WRITE_BACK = 8 << 20  # bytes by which a file grows before it is synced again
+MOST_AHEAD = 64 << 20  # bytes by which it grows before its sender waits for the disk
 _NAME = re.compile(r"[0-9a-f]{32}(?:-([A-Za-z0-9_-]{1,200}))?")
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -72,6 +73,13 @@ class StagedFile(GrowingFile):
             self._handed_over = self.size
             self._writing_back = _WriteBack(self._staging.disk, self.descriptor)
 
+    def wait_for_disk(self, then: Callable[[], None]) -> bool:
+        """Else the system would make the writer wait, and with it all who are received there."""
+        if self._writing_back is None or self.size - self._handed_over < MOST_AHEAD:
+            return False
+        self._writing_back.call_when_done(then)
+        return True
+
     def cut(self, size: int) -> None:
         """Only the first `size` bytes stay. Raises `OSError`."""
         if size < self.size:
@@ -110,6 +118,10 @@ class _WriteBack:
     @property
     def is_done(self) -> bool:
         return self._sync.done()
+
+    def call_when_done(self, then: Callable[[], None]) -> None:
+        """At once if it is done already, or does not come to be."""
+        self._sync.add_done_callback(lambda _: then())
 
     def finish(self) -> None:
         """Waits for it. Raises `OSError`: the system tells a failed write to one sync alone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import select
 import socket
 import struct
@@ -23,6 +24,7 @@ from adapters.http.server.channel import LINGER_BYTES
 from adapters.http.server.listening import listen
 from adapters.http.server.parser import Admitted, Refused, RequestHead
 from adapters.limits import Limits
+from adapters.staging import local
 from adapters.staging.local import LocalStaging
 from tests.support.raw_http import answer, connected, is_closed
 from tests.support.waiting import eventually
@@ -321,3 +323,31 @@ def test_what_a_refused_client_sends_is_thrown_away_up_to_a_bound(door: Door, po
                 sent += MIB
     assert sent <= LINGER_BYTES + 32 * MIB  # what the kernel holds comes on top
     assert door.staged() == []
+
+
+@pytest.mark.slow
+def test_a_slow_disk_holds_up_its_upload_and_nobody_else(
+    door: Door, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender waits, for longer than a client may, and its upload is taken then."""
+    monkeypatch.setattr(local, "WRITE_BACK", MIB)
+    monkeypatch.setattr(local, "MOST_AHEAD", 4 * MIB)
+    may_sync = threading.Event()
+
+    def fdatasync(descriptor: int) -> None:
+        assert may_sync.wait(30)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    size = 64 * MIB
+    with connected(port) as upload, connected(port) as other:
+        upload.sendall(UPLOAD + b"Content-Length: %d\r\n\r\n" % size)
+        sender = threading.Thread(target=upload.sendall, args=(bytes(size),))
+        sender.start()
+        eventually(lambda: sum(path.stat().st_size for path in door.staged()) >= 5 * MIB)
+        other.sendall(GET)
+        assert answer(other)[0] == 200
+        assert not is_answered(upload, within=3 * WINDOW)
+        assert sum(path.stat().st_size for path in door.staged()) <= 6 * MIB
+        may_sync.set()
+        assert answer(upload)[0] == 200
+        sender.join()

@@ -424,6 +424,27 @@ class TestLocalStaging:
         eventually(lambda: synced == [10])
         file.abandon()
 
+    def test_a_sender_waits_for_a_disk_that_is_slower(
+        self, folders: Folders, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is not on the disk yet has a bound; the sender is told when it may go on."""
+        monkeypatch.setattr(local, "WRITE_BACK", 10)
+        monkeypatch.setattr(local, "MOST_AHEAD", 30)
+        may_sync, may_go_on = threading.Event(), threading.Event()
+        monkeypatch.setattr(os, "fdatasync", lambda _: may_sync.wait(10))
+        file = folders.staging.create("guid-1")
+        for _ in range(3):
+            assert not file.wait_for_disk(may_go_on.set)
+            file.write(bytes(10))
+        file.write(bytes(10))
+        assert file.wait_for_disk(may_go_on.set)
+        assert not may_go_on.is_set()
+        may_sync.set()
+        assert may_go_on.wait(10)
+        file.write(b"x")
+        assert not file.wait_for_disk(may_go_on.set)
+        file.abandon()
+
     def test_what_the_disk_refused_meanwhile_is_told_at_the_end(
         self, folders: Folders, monkeypatch: pytest.MonkeyPatch
     ) -> None:

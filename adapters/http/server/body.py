@@ -26,6 +26,12 @@ class StagedBody(Protocol):
 
     def read_at(self, offset: int, length: int) -> bytes: ...
 
+    def wait_for_disk(self, then: Callable[[], None]) -> bool:
+        """Whether so much is not on the disk yet that more should wait.
+
+        If so, `then` is called once when it may go on, from any thread.
+        """
+
     def close(self) -> None: ...
 
     def abandon(self) -> None: ...
@@ -62,6 +68,9 @@ class UploadBody:
         """Raises `UploadTooLarge`; `OSError`."""
         self.check(len(data))
         self.staged.write(data)
+
+    def wait_for_disk(self, then: Callable[[], None]) -> bool:
+        return self.staged.wait_for_disk(then)
 
     def close(self) -> None:
         try:

@@ -24,6 +24,7 @@ from adapters.http.answers import (
     new_request_id,
     unparsable,
 )
+from adapters.http.server.body import UploadBody
 from adapters.http.server.parser import Admitted, Refused, RequestParser
 from adapters.http.server.sending import SENT_AT_ONCE, FileEndsEarly, SentFile
 
@@ -167,6 +168,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     lingering_until: float | None = None
     _lingered = 0  # bytes
     due: float | None = None  # until when the client must have sent what is awaited of it
+    _waits_for_disk = False
     _came = 0  # bytes, since `due` was set
     _seen: int | None = None  # of them, when the channel was looked at last
     drips = False  # whether an upload comes slowly, and may wait for others that do
@@ -190,7 +192,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def readable(self) -> bool:
         if self.lingering_until is not None:
             return not self.will_close
-        return bool(not self.deciding and not self._held and super().readable())
+        if self.deciding or self._held or self._waits_for_disk:
+            return False
+        return bool(super().readable())
 
     def handle_read(self) -> None:
         if self.lingering_until is not None:
@@ -204,6 +208,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             if count:
                 self.last_activity = time.time()
                 self.received(self.server.buffer[:count])
+                self._let_disk_catch_up()
         else:
             super().handle_read()
 
@@ -316,6 +321,20 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._seen = None
         rate = self.server.limits.min_upload_rate
         self.due = time.monotonic() + self.server.rate_window if rate else None
+
+    def _let_disk_catch_up(self) -> None:
+        """Reads no more of an upload while too much of it is not on the disk."""
+        if self.request is not None and self.request.receives_upload:
+            body: UploadBody = self.request.body_rcv.getbuf()
+            if body.wait_for_disk(lambda: self.server.call_soon(self._go_on)):
+                self._waits_for_disk = True
+                self.due = None  # the time is not the client's
+
+    def _go_on(self) -> None:
+        self._waits_for_disk = False
+        if self.connected and self.request is not None:
+            self._await_body()
+            self.server.look_at(self)
 
     def check_due(self, now: float, held_up: float) -> None:
         """Cuts the client off if it is too slow.

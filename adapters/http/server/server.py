@@ -123,6 +123,10 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._epoll.register(channel._fileno, 0)
         self._touched.add(channel)
 
+    def look_at(self, channel: Channel) -> None:
+        """Asks a channel anew what it waits for; in the I/O thread."""
+        self._touched.add(channel)
+
     def unwatch(self, channel: Channel) -> None:
         if self._interests.pop(channel._fileno, None) is not None:
             with contextlib.suppress(OSError):

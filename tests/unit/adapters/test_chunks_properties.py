@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -37,6 +38,9 @@ class Kept:
 
     def read_at(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
+
+    def wait_for_disk(self, then: Callable[[], None]) -> bool:
+        return False
 
     def close(self) -> None: ...
 

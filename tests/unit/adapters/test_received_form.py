@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,9 @@ class MemoryFile:
     def read_at(self, offset: int, length: int) -> bytes:
         assert offset >= 0 and length >= 0
         return self.content[offset : offset + length]
+
+    def wait_for_disk(self, then: Callable[[], None]) -> bool:
+        return False
 
     def close(self) -> None: ...
 
