@@ -29,6 +29,8 @@ def plot(
         area.set_yscale("log")
     else:
         area.set_ylim(bottom=0)
+    measured = sorted({x for points in lines.values() for x, _ in points})
+    area.set_xticks(measured, [f"{x:g}" for x in measured])
     area.set_title(title)
     area.set_xlabel(axes[0])
     area.set_ylabel(axes[1])

@@ -21,10 +21,9 @@ class Bar:
     ratio: float
     smaller_is_better: bool
 
-    def missed_by(self, ratio: float) -> float:
-        """The part of the bar by which a ratio is on its wrong side; 0 where it is reached."""
-        beyond = ratio / self.ratio - 1
-        return max(0.0, beyond if self.smaller_is_better else -beyond)
+    def distance(self, ratio: float) -> float:
+        """How many times worse a ratio is than the bar; 1 or less where it is reached."""
+        return ratio / self.ratio if self.smaller_is_better else self.ratio / ratio
 
     def __str__(self) -> str:
         return f"{'<=' if self.smaller_is_better else '>='} {self.ratio:.2f}"
@@ -77,8 +76,8 @@ class Figure:
         """Whether the bar is reached, and else by how much it is missed."""
         if self.bar is None:
             return ""
-        missed = self.bar.missed_by(self.ratio)
-        return f"{self.bar}: " + (f"MISSED BY {missed:.0%}" if missed else "reached")
+        distance = self.bar.distance(self.ratio)
+        return f"{self.bar}: " + (f"MISSED, x {distance:.2f}" if distance > 1 else "reached")
 
     def kept(self) -> dict[str, Any]:
         return {**asdict(self), "ratio": self.ratio, "verdict": self.verdict}

@@ -15,9 +15,9 @@ from benchmarks.report import Bar, Figure, at_least, at_most, report
     ("bar", "ours", "theirs", "verdict"),
     [
         (at_most(0.5), 1.0, 2.0, "<= 0.50: reached"),
-        (at_most(0.5), 1.5, 2.0, "<= 0.50: MISSED BY 50%"),
+        (at_most(0.5), 1.5, 2.0, "<= 0.50: MISSED, x 1.50"),
         (at_least(2), 4.0, 2.0, ">= 2.00: reached"),
-        (at_least(2), 3.0, 2.0, ">= 2.00: MISSED BY 25%"),
+        (at_least(2), 3.0, 2.0, ">= 2.00: MISSED, x 1.33"),
         (None, 3.0, 2.0, ""),
     ],
 )
@@ -43,10 +43,10 @@ def test_a_report_names_what_is_missing(
     missed = Figure.of_rounds("upload", [3.0], "nginx", [2.0], "s", at_most(1))
     report("uploads", [missed], {"nginx": "1.22.1"}, ["docker-registry"])
     said = capsys.readouterr().out
-    assert "MISSED BY 50%" in said
+    assert "MISSED, x 1.50" in said
     assert "!!! NO FIGURES OF docker-registry" in said
     kept = json.loads((tmp_path / "uploads.json").read_text())
     assert kept["missing"] == ["docker-registry"]
     assert kept["machine"]["peers"] == {"nginx": "1.22.1"}
-    assert kept["figures"][0]["verdict"] == "<= 1.00: MISSED BY 50%"
+    assert kept["figures"][0]["verdict"] == "<= 1.00: MISSED, x 1.50"
     assert kept["figures"][0]["their_rounds"] == [2.0]
