@@ -24,6 +24,7 @@ chaos: install-dev  ## kill one thing after another while clients upload (minute
 	$(BIN)/python -m pytest tests/chaos -s --timeout 1200
 
 bench: install-dev  ## measure, beside limits of the same run
+	$(BIN)/python -m benchmarks.uploads
 	$(BIN)/python -m benchmarks.one_package
 	$(BIN)/python -m benchmarks.api_processes
 	$(BIN)/python -m benchmarks.role_lists

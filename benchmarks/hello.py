@@ -10,7 +10,7 @@ import sys
 import falcon
 import waitress
 
-BODY = b'{"guid": "' + b"0" * 690 + b'"}\n'  # a package that is READY has about 700 bytes
+BODY = b'{"guid": "' + b"0" * 800 + b'"}\n'  # a package that is READY has 814 bytes
 
 
 class Hello:

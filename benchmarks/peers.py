@@ -45,7 +45,7 @@ class Peer(ABC):
 
     def __init__(self, folder: Path) -> None:
         """Raises `Missing`."""
-        self.folder = folder / self.name
+        self.folder = folder / type(self).__name__.lower()
         self.version = self.tell_version()
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -86,6 +86,10 @@ class Peer(ABC):
             self._process.wait()
         self._process = None
 
+    @abstractmethod
+    def clear(self) -> None:
+        """Removes what was stored, while it runs and nobody asks for it."""
+
     def _answers(self) -> bool:
         assert self._process is not None and self._process.poll() is None, "it has ended"
         try:
@@ -94,15 +98,11 @@ class Peer(ABC):
             return False
         return True
 
-    def _configured(self, file: str) -> Path:
-        """Its committed configuration with this run's folder and port."""
+    def _configured(self, file: str, **values: str) -> Path:
+        """Its committed configuration with this run's values, its folder and its port."""
         text = (_CONFIGS / file).read_text()
-        for name, value in {
-            "@folder@": str(self.folder),
-            "@port@": str(self.port),
-            "@user@": pwd.getpwuid(os.geteuid()).pw_name,
-        }.items():
-            text = text.replace(name, value)
+        for name, value in {"folder": self.folder, "port": self.port, **values}.items():
+            text = text.replace(f"@{name}@", str(value))
         path = self.folder / file
         path.write_text(text)
         return path
@@ -115,17 +115,31 @@ class Nginx(Peer):
     """Takes PUT of any path, and serves what was put."""
 
     name = "nginx"
+    buffer = "512k"
 
     def tell_version(self) -> str:
         return _first_number(program("nginx"), "-v")
 
     def command(self) -> Sequence[str]:
         self.files.mkdir()
-        return [program("nginx"), "-e", "stderr", "-c", str(self._configured("nginx.conf"))]
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        config = self._configured("nginx.conf", buffer=self.buffer, user=user)
+        return [program("nginx"), "-e", "stderr", "-c", str(config)]
 
     @property
     def files(self) -> Path:
         return self.folder / "files"
+
+    def clear(self) -> None:
+        for file in self.files.iterdir():
+            file.unlink()
+
+
+class NginxAsItComes(Nginx):
+    """With the size of buffer that nginx has where nobody sets it."""
+
+    name = "nginx (16k buffer)"
+    buffer = "16k"
 
 
 class Registry(Peer):
@@ -139,6 +153,9 @@ class Registry(Peer):
     def command(self) -> Sequence[str]:
         return [program("docker-registry"), "serve", str(self._configured("registry.yml"))]
 
+    def clear(self) -> None:
+        shutil.rmtree(self.folder / "registry")
+
 
 class Hello(Peer):
     """The least that Falcon and waitress can do: the limit for small requests."""
@@ -151,6 +168,9 @@ class Hello(Peer):
     def command(self) -> Sequence[str]:
         return [sys.executable, "-m", "benchmarks.hello", str(self.port)]
 
+    def clear(self) -> None:
+        pass  # it stores nothing
+
 
 @dataclass(frozen=True)
 class Peers:
@@ -160,7 +180,7 @@ class Peers:
     missing: Sequence[str]
 
     def of(self, kind: type[P]) -> P | None:
-        return next((peer for peer in self.running if isinstance(peer, kind)), None)
+        return next((peer for peer in self.running if type(peer) is kind), None)
 
     @property
     def versions(self) -> dict[str, str]:

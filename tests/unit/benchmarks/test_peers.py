@@ -20,6 +20,9 @@ class Absent(Peer):
     def command(self) -> Sequence[str]:
         raise NotImplementedError
 
+    def clear(self) -> None:
+        raise NotImplementedError
+
 
 def test_who_is_not_installed_is_missed_loudly(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
