@@ -30,7 +30,7 @@ class Contender:
 class Contest:
     """Who takes part; ours is the first."""
 
-    service: Service
+    client: Client  # of ours
     contenders: Sequence[Contender]
     versions: Mapping[str, str]
     missing: Sequence[str]
@@ -43,7 +43,11 @@ class Contest:
     def only(self, *names: str) -> Contest:
         """With those alone that have one of these names, and us."""
         kept = [c for c in self.contenders if c.name in (Packtrail.name, *names)]
-        return Contest(self.service, kept, self.versions, self.missing)
+        return Contest(self.client, kept, self.versions, self.missing)
+
+    def until_ready(self) -> None:
+        """Waits until all our packages are, and fails if one can't be."""
+        _until_ready(self.client)
 
 
 def usual_service(folder: Path) -> Service:
@@ -65,7 +69,7 @@ def contest(folder: Path, *kinds: type[Peer]) -> Iterator[Contest]:
         contenders = [Contender(Packtrail(service.port), lambda: _clear(service, client))]
         for peer in peers.running:
             contenders += _contenders(peer)
-        yield Contest(service, contenders, peers.versions, peers.missing)
+        yield Contest(client, contenders, peers.versions, peers.missing)
 
 
 def _contenders(peer: Peer) -> Iterator[Contender]:
@@ -82,12 +86,17 @@ def _contenders(peer: Peer) -> Iterator[Contender]:
 
 def _clear(service: Service, client: Client) -> None:
     """Waits until all packages are READY, and deletes them with their bits."""
-    eventually(lambda: not _in_work(client), READY_WITHIN, every=0.05)
-    for package in _packages(client):
-        assert package["state"] == "READY", package
+    for package in _until_ready(client):
         answer = client.http.delete(f"/v3/packages/{package['guid']}")
         assert answer.status_code == 204, answer.text
     eventually(lambda: not service.blobs() and not service.staged_files(), READY_WITHIN)
+
+
+def _until_ready(client: Client) -> list[dict[str, Any]]:
+    eventually(lambda: not _in_work(client), READY_WITHIN, every=0.05)
+    packages = _packages(client)
+    assert all(package["state"] == "READY" for package in packages), packages
+    return packages
 
 
 def _in_work(client: Client) -> bool:
