@@ -25,6 +25,8 @@ chaos: install-dev  ## kill one thing after another while clients upload (minute
 
 bench: install-dev  ## measure, beside limits of the same run
 	$(BIN)/python -m benchmarks.uploads
+	$(BIN)/python -m benchmarks.downloads
+	$(BIN)/python -m benchmarks.small_uploads
 	$(BIN)/python -m benchmarks.one_package
 	$(BIN)/python -m benchmarks.api_processes
 	$(BIN)/python -m benchmarks.role_lists

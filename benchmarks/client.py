@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -67,7 +67,7 @@ class Connection:
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> Answer:
         length = {} if method == "GET" else {"Content-Length": str(len(body))}
-        self._socket.sendall(_head(method, path, {**(headers or {}), **length}) + body)
+        self._socket.sendall(head(method, path, {**(headers or {}), **length}) + body)
         return self._answer(keep=True)
 
     def send(
@@ -77,20 +77,25 @@ class Connection:
         with body.path.open("rb") as file:
             if chunked:
                 self._socket.sendall(
-                    _head(method, path, {**headers, "Transfer-Encoding": "chunked"})
+                    head(method, path, {**headers, "Transfer-Encoding": "chunked"})
                 )
                 self._send_chunks(file.fileno(), body)
             else:
                 length = {"Content-Length": str(len(body))}
-                self._more(_head(method, path, {**headers, **length}) + body.head)
+                self._more(head(method, path, {**headers, **length}) + body.head)
                 self._send_part(file.fileno(), 0, body.size)
                 if body.tail:
                     self._socket.sendall(body.tail)
         return self._answer(keep=True)
 
+    def exchange(self, parts: Sequence[bytes]) -> Answer:
+        """Sends a request that was made before."""
+        self._socket.sendall(b"".join(parts))
+        return self._answer(keep=True)
+
     def fetch(self, path: str, headers: Mapping[str, str]) -> Answer:
         """Receives a body of any length, and forgets it."""
-        self._socket.sendall(_head("GET", path, headers))
+        self._socket.sendall(head("GET", path, headers))
         return self._answer(keep=False)
 
     def _more(self, data: bytes) -> None:
@@ -121,8 +126,7 @@ class Connection:
             assert came, f"the connection ended after {bytes(self._buffer[:received])!r}"
             received += came
             end = bytes(self._buffer[: min(received, _LONGEST_HEADER)]).find(b"\r\n\r\n")
-        status_line, *lines = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")
-        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
+        status, headers = parse_header(bytes(self._buffer[:end]))
         body = bytes(self._buffer[end + 4 : received]) if keep else b""
         length = int(headers.get("content-length", "0"))
         left = length - (received - end - 4)
@@ -132,10 +136,17 @@ class Connection:
             left -= came
             if keep:
                 body += self._buffer[:came]
-        return Answer(int(status_line.split()[1]), headers, body, length)
+        return Answer(status, headers, body, length)
 
 
-def _head(method: str, path: str, headers: Mapping[str, str]) -> bytes:
+def parse_header(header: bytes) -> tuple[int, dict[str, str]]:
+    """An answer's status, and its headers by their names in lower case."""
+    status_line, *lines = header.decode("latin-1").split("\r\n")
+    headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
+    return int(status_line.split()[1]), headers
+
+
+def head(method: str, path: str, headers: Mapping[str, str]) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")

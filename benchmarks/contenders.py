@@ -105,7 +105,7 @@ def _in_work(client: Client) -> bool:
 
 def _packages(client: Client) -> list[dict[str, Any]]:
     """Those that were not deleted: of one round, so few that a page has all."""
-    page = client.http.get("/v3/packages?per_page=100").json()
+    page = client.http.get("/v3/packages?per_page=5000").json()
     packages: list[dict[str, Any]] = page["resources"]
     assert len(packages) == page["pagination"]["total_results"], page["pagination"]
     return packages

@@ -136,7 +136,7 @@ class RegistryBlob:
     def prepare(self, connection: Connection, bits: Bits) -> str:
         answer = connection.ask("POST", "/v2/bits/blobs/uploads/")
         assert answer.status == 202, answer
-        return f"{_path(answer.headers['location'])}&digest={bits.digest()}"
+        return f"{path_of(answer.headers['location'])}&digest={bits.digest()}"
 
     def push(self, connection: Connection, where: str, bits: Bits, chunked: bool) -> str:
         upload, _, digest = where.partition("&digest=")
@@ -144,7 +144,7 @@ class RegistryBlob:
         if self.patch:
             answer = connection.send("PATCH", upload, BITS, body, chunked)
             assert answer.status == 202, answer
-            upload = _path(answer.headers["location"])
+            upload = path_of(answer.headers["location"])
             answer = connection.ask("PUT", f"{upload}&digest={digest}")
         else:
             answer = connection.send("PUT", where, BITS, body, chunked)
@@ -155,7 +155,7 @@ class RegistryBlob:
         return {}
 
 
-def _path(location: str) -> str:
+def path_of(location: str) -> str:
     """Without scheme and host, which the registry adds."""
     return "/" + location.split("/", 3)[3] if "://" in location else location
 
