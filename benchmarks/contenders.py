@@ -30,10 +30,15 @@ class Contender:
 class Contest:
     """Who takes part; ours is the first."""
 
+    service: Service
     client: Client  # of ours
     contenders: Sequence[Contender]
     versions: Mapping[str, str]
     missing: Sequence[str]
+
+    @property
+    def ours(self) -> Contender:
+        return self.contenders[0]
 
     def in_turn(self, number: int) -> Sequence[Contender]:
         """All of them, another one first in each round."""
@@ -43,7 +48,7 @@ class Contest:
     def only(self, *names: str) -> Contest:
         """With those alone that have one of these names, and us."""
         kept = [c for c in self.contenders if c.name in (Packtrail.name, *names)]
-        return Contest(self.client, kept, self.versions, self.missing)
+        return Contest(self.service, self.client, kept, self.versions, self.missing)
 
     def until_ready(self) -> None:
         """Waits until all our packages are, and fails if one can't be."""
@@ -69,7 +74,7 @@ def contest(folder: Path, *kinds: type[Peer]) -> Iterator[Contest]:
         contenders = [Contender(Packtrail(service.port), lambda: _clear(service, client))]
         for peer in peers.running:
             contenders += _contenders(peer)
-        yield Contest(client, contenders, peers.versions, peers.missing)
+        yield Contest(service, client, contenders, peers.versions, peers.missing)
 
 
 def _contenders(peer: Peer) -> Iterator[Contender]:
