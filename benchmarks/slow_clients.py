@@ -1,7 +1,8 @@
-"""What a thousand uploads that drip at 1 KiB/s cost those who read, and in memory.
+"""What a thousand uploads cost those who read, and in memory: such as drip, and such as are idle.
 
-Rounds without them and with them take turns. Whoever reads and whoever drips are processes of
-their own, so that neither waits for the other.
+An idle one has sent its headers, and nothing of its body; one that drips sends 1 KiB/s. Rounds
+without them and with either take turns; a round ends before the service cuts off the idle ones.
+Whoever reads and whoever uploads are processes of their own, so that neither waits for the other.
 
 Run by `make bench`, or `.venv/bin/python -m benchmarks.slow_clients`.
 """
@@ -14,14 +15,15 @@ import socket
 import statistics
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.report import Figure, report
+from benchmarks.report import Bar, Figure, at_most, report
 from tests.support.memory import MIB, anonymous_memory
-from tests.support.service import Client, Service, bearer
+from tests.support.service import Service, bearer
 from tests.support.waiting import eventually
 
 UPLOADS = 1000
@@ -30,12 +32,14 @@ ROUNDS = 6
 READS = 1000  # of a round
 PAUSE = 0.008  # seconds at most between two reads
 MOST_MEMORY = 100  # MiB
+TIMES_AS_LONG = 2  # that a read may take beside them
 
 _processes = get_context("spawn")
 
 
-def drip(port: int, guids: list[str], told: Connection) -> None:
-    """Opens an upload to each package, and sends to each once a second until it is told to end."""
+@contextmanager
+def opened(port: int, guids: list[str]) -> Iterator[list[socket.socket]]:
+    """An upload to each package whose headers are there, and nothing else."""
     with ExitStack() as stack:
         sockets = []
         for guid in guids:
@@ -44,9 +48,28 @@ def drip(port: int, guids: list[str], told: Connection) -> None:
                 f"POST /v3/packages/{guid}/upload HTTP/1.1\r\nHost: packtrail\r\n"
                 f"Authorization: {bearer()['Authorization']}\r\n"
                 "Content-Type: multipart/form-data; boundary=edge\r\n"
-                "Content-Length: 100000000\r\n\r\n--edge\r\n".encode()
+                "Content-Length: 100000000\r\n\r\n".encode()
             )
             sockets.append(upload)
+        yield sockets
+
+
+def idle(port: int, guids: list[str], told: Connection) -> None:
+    """Opens an upload to each package, and sends nothing more until it is told to end."""
+    with opened(port, guids):
+        told.send("open")
+        told.recv()
+        told.send(0.0)
+
+
+def drip(port: int, guids: list[str], told: Connection) -> None:
+    """Opens an upload to each package, and sends to each once a second until it is told to end.
+
+    It tells how many seconds it was ahead at the end: less than 0 where it could not keep up.
+    """
+    with opened(port, guids) as sockets:
+        for upload in sockets:
+            upload.sendall(b"--edge\r\n")
         told.send("open")
         due = time.monotonic()
         while not told.poll():
@@ -54,7 +77,7 @@ def drip(port: int, guids: list[str], told: Connection) -> None:
                 due += 1 / len(sockets)
                 time.sleep(max(0.0, due - time.monotonic()))
                 upload.sendall(DRIP)
-        told.send(due - time.monotonic())  # negative where it could not keep up
+        told.send(due - time.monotonic())
 
 
 def read(port: int, guid: str, told: Connection) -> None:
@@ -82,12 +105,12 @@ def times_of_reads(service: Service, guid: str) -> list[float]:
     return times
 
 
-def times_beside_drips(
-    service: Service, client: Client, guids: list[str]
+def times_beside(
+    uploads: Callable[[int, list[str], Connection], None], service: Service, guids: list[str]
 ) -> tuple[list[float], int]:
-    """The milliseconds of reads beside dripping uploads, and the service's anonymous memory."""
+    """The milliseconds of reads beside such uploads, and the service's anonymous memory."""
     ours, theirs = _processes.Pipe()
-    process = _processes.Process(target=drip, args=(service.port, guids, theirs))
+    process = _processes.Process(target=uploads, args=(service.port, guids, theirs))
     process.start()
     assert ours.recv() == "open"
     eventually(lambda: len(service.staged_files()) == len(guids), within=120)
@@ -102,6 +125,9 @@ def times_beside_drips(
     return times, memory
 
 
+KINDS = {"idle": idle, "dripping": drip}
+
+
 def p99(times: list[float]) -> float:
     return statistics.quantiles(times, n=100)[98]
 
@@ -114,27 +140,41 @@ def main() -> None:
         client = service.client()
         guids = [client.create(f"app-{number}") for number in range(UPLOADS)]
         times_of_reads(service, guids[0])
-        before = memory = anonymous_memory(service.pid)
-        without: list[float] = []
-        beside: list[float] = []
+        before = anonymous_memory(service.pid)
+        without: list[list[float]] = []
+        beside: dict[str, list[list[float]]] = {name: [] for name in KINDS}
+        memory: dict[str, list[float]] = {name: [] for name in KINDS}
         for number in range(ROUNDS):
-            alone = times_of_reads(service, guids[0])
-            among, most = times_beside_drips(service, client, guids)
-            print(f"round {number + 1}: p99 {p99(alone):.2f} ms, {p99(among):.2f} ms with drips")
-            without += alone
-            beside += among
-            memory = max(memory, most)
-    report(
-        "slow_clients",
-        [
-            Figure("GET with 1,000 dripping uploads, p99", p99(beside), "without", p99(without),
-                   "ms", ROUNDS),
-            Figure("GET with 1,000 dripping uploads, median", statistics.median(beside), "without",
-                   statistics.median(without), "ms", ROUNDS),
-            Figure("anonymous memory of 1,000 uploads", (memory - before) / MIB, "our bound",
-                   MOST_MEMORY, "MiB", ROUNDS),
-        ],
-    )  # fmt: skip
+            without.append(times_of_reads(service, guids[0]))
+            said = f"round {number + 1}: p99 {p99(without[-1]):.2f} ms"
+            for name, uploads in KINDS.items():
+                times, most = times_beside(uploads, service, guids)
+                beside[name].append(times)
+                memory[name].append((most - before) / MIB)
+                said += f", {p99(times):.2f} ms with {name} ones"
+            print(said)
+    report("slow_clients", list(figures(without, beside, memory)))
+
+
+MEASURES: list[tuple[str, Callable[[list[float]], float], Bar | None]] = [
+    ("p99", p99, at_most(TIMES_AS_LONG)),
+    ("median", statistics.median, None),
+]
+
+
+def figures(
+    without: list[list[float]],
+    beside: dict[str, list[list[float]]],
+    memory: dict[str, list[float]],
+) -> Iterator[Figure]:
+    """The medians of what each round has: its p99, its median."""
+    for name, rounds in beside.items():
+        what = f"GET with 1,000 {name} uploads"
+        for of_times, told, bar in MEASURES:
+            ours, theirs = list(map(told, rounds)), list(map(told, without))
+            yield Figure.of_rounds(f"{what}, {of_times}", ours, "without", theirs, "ms", bar)
+        yield Figure(f"anonymous memory of 1,000 {name} uploads", max(memory[name]), "our bound",
+                     MOST_MEMORY, "MiB", ROUNDS, at_most(1), tuple(memory[name]))  # fmt: skip
 
 
 if __name__ == "__main__":
