@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection as Pipe
-from types import TracebackType
 from typing import Any, Self
 
 PATIENCE = 600.0  # seconds that a job may take
@@ -55,12 +54,7 @@ class Crowd:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for pipe in self._pipes:
             pipe.close()  # which ends its client
         for client in self._clients:
