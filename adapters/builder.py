@@ -25,7 +25,7 @@ from uuid import uuid4
 
 import kombu
 
-from adapters.bus.bus import COMMANDS, STAGING, Abandoned, Bus, Consumer
+from adapters.bus.bus import COMMANDS, STAGING, Abandoned, Bus, Consumer, Lane
 from adapters.bus.messages import Message
 from adapters.droplet_archive import CannotBuild, build
 from adapters.limits import USUAL, Limits
@@ -220,7 +220,7 @@ class BuilderConsumer:
 
     def __init__(self, bus: Bus, builder: Builder, concurrency: int = 1) -> None:
         self._builder = builder
-        self._consumer = Consumer(bus, STAGING, builder, concurrency)
+        self._consumer = Consumer(bus, Lane(STAGING, builder, concurrency))
 
     def start(self) -> None:
         self._consumer.start()

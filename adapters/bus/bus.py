@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import kombu
@@ -161,43 +163,49 @@ def received(delivery: Any) -> Message:
     )
 
 
-class Consumer:
-    """Takes messages of a work queue: one thread receives, `concurrency` threads handle.
+@dataclass(frozen=True)
+class Lane:
+    """A work queue, and how many of its messages are handled at once.
 
-    The receiving thread is never busy with work, so it can answer the broker. A message
-    is acknowledged when its handler is through. A connection that breaks is made again; what
-    was received on it will be delivered once more.
+    `prefetch`: how many are in hand at most; as many as are handled at once.
     """
 
-    def __init__(
-        self,
-        bus: Bus,
-        queue_name: str,
-        handle: Handler,
-        concurrency: int,
-        prefetch: int | None = None,
-    ) -> None:
-        """`prefetch`: how many messages are in hand at most; as many as are handled at once."""
-        self._prefetch = prefetch or concurrency
+    queue: str
+    handle: Handler
+    concurrency: int
+    prefetch: int | None = None
+    received: SimpleQueue[Any] = field(default_factory=SimpleQueue, init=False)
+
+
+class Consumer:
+    """Takes messages of one or more work queues: one thread receives, those of the lanes handle.
+
+    The receiving thread is never busy with work, so it can answer the broker; and a lane that is
+    busy does not hold up the others. A message is acknowledged when its handler is through. A
+    connection that breaks is made again; what was received on it will be delivered once more.
+    """
+
+    def __init__(self, bus: Bus, *lanes: Lane) -> None:
         self._bus = bus
-        self._queue_name = queue_name
-        self._handle = handle
-        self._concurrency = concurrency
-        self._received: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._handled: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lanes = lanes
+        self._handled: SimpleQueue[Any] = SimpleQueue()
         self._in_hand = 0  # received, and not yet looked at again by the receiving thread
         self._stopping = threading.Event()
         self._deadline = 0.0
-        self._threads: list[threading.Thread] = []
+        self._receiver = threading.Thread(
+            target=self._receive, name=f"{lanes[0].queue}-0", daemon=True
+        )
+        self._workers = [
+            threading.Thread(
+                target=self._work, args=(lane,), name=f"{lane.queue}-{number + 1}", daemon=True
+            )
+            for lane in lanes
+            for number in range(lane.concurrency)
+        ]
 
     def start(self) -> None:
-        targets = [self._receive, *[self._work] * self._concurrency]
-        for number, target in enumerate(targets):
-            thread = threading.Thread(
-                target=target, name=f"{self._queue_name}-{number}", daemon=True
-            )
+        for thread in (self._receiver, *self._workers):
             thread.start()
-            self._threads.append(thread)
 
     def stop(self, timeout: float) -> bool:
         """Takes no more messages and waits, up to `timeout` seconds, for those in hand.
@@ -209,26 +217,27 @@ class Consumer:
         self._deadline = deadline = time.monotonic() + timeout
         self._stopping.set()
         self._bus.wake()
-        receiver, *workers = self._threads
-        receiver.join(timeout)
-        for _ in workers:
-            self._received.put(None)
-        for worker in workers:
+        self._receiver.join(timeout)
+        for lane in self._lanes:
+            for _ in range(lane.concurrency):
+                lane.received.put(None)
+        for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in (self._receiver, *self._workers))
 
     def _receive(self) -> None:
         failures = 0
         while not self._stopping.is_set():
             try:
-                with self._bus.connect() as connection, connection.channel() as channel:
-                    self._consume(connection, channel)
+                with self._bus.connect() as connection, ExitStack() as stack:
+                    channels = [stack.enter_context(connection.channel()) for _ in self._lanes]
+                    self._consume(connection, channels)
             except Exception as error:  # noqa: BLE001 - whatever it is, others can't help
                 failures += 1
                 delay = min(0.1 * 2.0 ** min(failures - 1, 10), MAX_RECONNECT_DELAY)
                 logger.warning(
                     "%s is not received from: %s; trying again in %.1f s",
-                    self._queue_name,
+                    " and ".join(lane.queue for lane in self._lanes),
                     error,
                     delay,
                 )
@@ -236,38 +245,43 @@ class Consumer:
             else:
                 failures = 0
 
-    def _consume(self, connection: kombu.Connection, channel: Any) -> None:
+    def _consume(self, connection: kombu.Connection, channels: Sequence[Any]) -> None:
+        """Each lane has a channel of its own, and so a number of messages in hand."""
         self._in_hand = 0
-        consumer = kombu.Consumer(
-            channel,
-            queues=[self._bus.queue(self._queue_name)],
-            on_message=self._take,
-            on_decode_error=lambda delivery, error: self._take(delivery),
-            prefetch_count=self._prefetch,
-        )
+        consumers = [
+            kombu.Consumer(
+                channel,
+                queues=[self._bus.queue(lane.queue)],
+                on_message=partial(self._take, lane),
+                on_decode_error=lambda delivery, error, lane=lane: self._take(lane, delivery),
+                prefetch_count=lane.prefetch or lane.concurrency,
+            )
+            for lane, channel in zip(self._lanes, channels, strict=True)
+        ]
         with self._bus.receiving(connection) as broker:
-            # It is not cancelled, but ends with the channel: what was not acknowledged is then
-            # back in the queue before another consumer gets what was behind it.
-            consumer.consume()
+            # They are not cancelled, but end with their channels: what was not acknowledged is
+            # then back in the queue before another consumer gets what was behind it.
+            for consumer in consumers:
+                consumer.consume()
             while not self._stopping.is_set():
                 broker.wait(1.0)
-                self._acknowledge(channel)
+                self._acknowledge(channels)
             while self._in_hand and (left := self._deadline - time.monotonic()) > 0:
-                self._acknowledge(channel, left)  # nothing more is taken meanwhile
+                self._acknowledge(channels, left)  # nothing more is taken meanwhile
 
-    def _take(self, delivery: Any) -> None:
+    def _take(self, lane: Lane, delivery: Any) -> None:
         self._in_hand += 1
-        self._received.put(delivery)
+        lane.received.put(delivery)
 
-    def _acknowledge(self, channel: Any, patience: float = 0.0) -> None:
+    def _acknowledge(self, channels: Sequence[Any], patience: float = 0.0) -> None:
         """Tells the broker of what was handled; waits up to `patience` seconds for the first."""
         while True:
             try:
                 delivery, done = self._handled.get(patience > 0, patience or None)
-            except queue.Empty:
+            except Empty:
                 return
             patience = 0.0
-            if delivery.channel is not channel:
+            if delivery.channel not in channels:
                 continue  # of a connection that broke: it will be delivered again
             self._in_hand -= 1
             if done is Done.ACKNOWLEDGE:
@@ -275,20 +289,20 @@ class Consumer:
             elif done is Done.REJECT:
                 delivery.reject()
 
-    def _work(self) -> None:
-        while (delivery := self._received.get()) is not None:
-            self._handled.put((delivery, self._handled_as(delivery)))
+    def _work(self, lane: Lane) -> None:
+        while (delivery := lane.received.get()) is not None:
+            self._handled.put((delivery, self._handled_as(lane, delivery)))
             self._bus.wake()
 
-    def _handled_as(self, delivery: Any) -> Done:
+    def _handled_as(self, lane: Lane, delivery: Any) -> Done:
         """Has a message handled; what is to become of it."""
         try:
-            self._handle(received(delivery))
+            lane.handle(received(delivery))
         except Abandoned:
             return Done.LEAVE
         except Unreadable as reason:
-            logger.error("a message of %s is parked: %s", self._queue_name, reason)
+            logger.error("a message of %s is parked: %s", lane.queue, reason)
             return Done.REJECT
         except Exception:
-            logger.exception("a message of %s was not handled", self._queue_name)
+            logger.exception("a message of %s was not handled", lane.queue)
         return Done.ACKNOWLEDGE

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from adapters.authorization import Guard
 from adapters.bus import contract
-from adapters.bus.bus import COMMANDS, Abandoned, BrokerAway, Bus, Consumer
+from adapters.bus.bus import COMMANDS, Abandoned, BrokerAway, Bus, Consumer, Lane
 from adapters.bus.execution import Execution
 from adapters.bus.messages import Message
 from adapters.bus.work import Failure, classify, delay_before
@@ -315,7 +315,7 @@ class CommandConsumer:
 
     def __init__(self, bus: Bus, handler: CommandHandler) -> None:
         self._handler = handler
-        self._consumer = Consumer(bus, COMMANDS, handler, concurrency=1, prefetch=PREFETCH)
+        self._consumer = Consumer(bus, Lane(COMMANDS, handler, 1, PREFETCH))
 
     def start(self) -> None:
         self._consumer.start()

@@ -15,7 +15,7 @@ from enum import Enum
 from eventsourcing.persistence import DatabaseError, InterfaceError, OperationalError
 from sqlalchemy import exc
 
-from adapters.bus.bus import HASHING, STAGING, STORAGE, Bus, Consumer, Unreadable
+from adapters.bus.bus import HASHING, STAGING, STORAGE, Bus, Consumer, Lane, Unreadable
 from adapters.bus.messages import Heard, Message
 from adapters.context import request_context
 from adapters.metrics import Metrics
@@ -84,16 +84,14 @@ class Worker:
 
     def consumers(self) -> list[Consumer]:
         return [
-            Consumer(
-                self.bus,
-                QUEUES[step],
-                WorkHandler(
-                    self.bus, self.processing, self.droplets, step, self.metrics, self.tracing
-                ),
-                self.concurrency,
-            )
+            Consumer(self.bus, Lane(QUEUES[step], self._handler(step), self.concurrency))
             for step in self.steps
         ]
+
+    def _handler(self, step: Step) -> WorkHandler:
+        return WorkHandler(
+            self.bus, self.processing, self.droplets, step, self.metrics, self.tracing
+        )
 
 
 class WorkHandler:

@@ -22,6 +22,7 @@ from adapters.bus.bus import (
     Bus,
     Consumer,
     Handler,
+    Lane,
     Unreadable,
 )  # fmt: skip
 from adapters.bus.memory import MemoryBus
@@ -91,7 +92,7 @@ def consume(bus: Bus) -> Iterator[Consume]:
     with ExitStack() as stack:
 
         def start(handler: Handler, queue: str = STORAGE, concurrency: int = 1) -> Consumer:
-            consumer = Consumer(bus, queue, handler, concurrency)
+            consumer = Consumer(bus, Lane(queue, handler, concurrency))
             consumer.start()
             stack.callback(consumer.stop, 10)
             return consumer
@@ -296,6 +297,44 @@ class TestConsumer:
         eventually(lambda: busy.messages)
         assert busy.ids == ["guid-1/0"]
 
+    def test_a_lane_that_is_busy_holds_up_no_other(self, bus: Bus) -> None:
+        """Each has as many messages in hand as it handles at once, and its own handler."""
+        busy, free = Handled(), Handled()
+        busy.gate.clear()
+        consumer = Consumer(bus, Lane(STORAGE, busy, 2), Lane(HASHING, free, 1))
+        consumer.start()
+        for number in range(6):
+            bus.send(STORAGE, message(number))
+        eventually(lambda: busy.running == 2)
+        for number in range(6, 12):
+            bus.send(HASHING, message(number))
+        eventually(lambda: len(free.messages) == 6)
+        assert free.ids == [f"guid-1/{number}" for number in range(6, 12)]
+        assert (busy.messages, busy.most_running, free.most_running) == ([], 2, 1)
+        assert eventually(lambda: bus.waiting(STORAGE) == 4)
+        busy.gate.set()
+        eventually(lambda: len(busy.messages) == 6)
+        assert consumer.stop(10)
+
+    def test_stopping_finishes_what_is_in_hand_in_all_lanes(self, bus: Bus) -> None:
+        """And takes nothing more in any."""
+        handled = Handled()
+        handled.gate.clear()
+        consumer = Consumer(bus, Lane(STORAGE, handled, 1), Lane(HASHING, handled, 1))
+        consumer.start()
+        for number in range(3):
+            bus.send(STORAGE, message(number))
+            bus.send(HASHING, message(number + 3))
+        eventually(lambda: handled.running == 2)
+        finished: list[bool] = []
+        stopping = threading.Thread(target=lambda: finished.append(consumer.stop(20)))
+        stopping.start()
+        eventually(lambda: consumer._stopping.is_set())
+        handled.gate.set()
+        stopping.join(20)
+        assert finished == [True]
+        assert sorted(handled.ids) == ["guid-1/0", "guid-1/3"]
+
     def test_stopping_finishes_what_is_in_hand(self, bus: Bus, consume: Consume) -> None:
         """And takes nothing more."""
         handled = Handled()
@@ -373,7 +412,7 @@ class TestConsumer:
 
         for number in range(2):
             bus.send(STORAGE, message(number))
-        consumer = Consumer(held, STORAGE, handle, 1)
+        consumer = Consumer(held, Lane(STORAGE, handle, 1))
         consumer.start()
         try:
             eventually(lambda: len(handled) == 2)
@@ -393,7 +432,7 @@ class TestRabbitBus:
         bus.publish([message(number) for number in range(200)])
         handled = Handled()
         handled.gate.clear()
-        consumer = Consumer(bus, STORAGE, handled, 2)
+        consumer = Consumer(bus, Lane(STORAGE, handled, 2))
         consumer.start()
         eventually(lambda: handled.running == 2)
         rabbit.kill()
@@ -418,7 +457,7 @@ class TestRabbitBus:
         bus.declare()
         handled = Handled()
         handled.gate.clear()
-        consumer = Consumer(bus, STORAGE, handled, 1)
+        consumer = Consumer(bus, Lane(STORAGE, handled, 1))
         consumer.start()
         bus.send(STORAGE, message(1))
         eventually(lambda: handled.running == 1)
@@ -440,7 +479,7 @@ class TestRabbitBus:
         def handle(message: Message) -> None:
             raise Unreadable("no message of ours")
 
-        consumer = Consumer(bus, STORAGE, handle, 1)
+        consumer = Consumer(bus, Lane(STORAGE, handle, 1))
         consumer.start()
         bus.send(STORAGE, message(7))
         with bus.connect() as connection:

@@ -15,7 +15,7 @@ import pytest
 
 from adapters.blob_store.local import LocalBlobs
 from adapters.bus import work
-from adapters.bus.bus import COMMANDS, Abandoned, Broker, Consumer
+from adapters.bus.bus import COMMANDS, Abandoned, Broker, Consumer, Lane
 from adapters.bus.commands import CommandConsumer, CommandHandler
 from adapters.bus.messages import Message
 from adapters.bus.rabbit import PARKED_QUEUE, RabbitBus
@@ -180,7 +180,7 @@ def test_commands_are_carried_out_in_order_by_one_of_two(crew: Crew, sender: Sen
 
         return handle  # type: ignore[return-value]
 
-    running = [Consumer(crew.bus, COMMANDS, remembering(number), 1) for number in range(2)]
+    running = [Consumer(crew.bus, Lane(COMMANDS, remembering(number), 1)) for number in range(2)]
     for consumer in running:
         consumer.start()
     try:
@@ -222,7 +222,7 @@ def test_what_was_abandoned_comes_again(crew: Crew, sender: Sender) -> None:
         tried.append(message.deliveries)
         raise Abandoned
 
-    stopping = Consumer(crew.bus, COMMANDS, give_up, 1)
+    stopping = Consumer(crew.bus, Lane(COMMANDS, give_up, 1))
     stopping.start()
     for number in range(3):
         sender.create(number)
@@ -235,7 +235,7 @@ def test_what_was_abandoned_comes_again(crew: Crew, sender: Sender) -> None:
         deliveries.append(message.deliveries)
         handler(message)
 
-    going_on = Consumer(crew.bus, COMMANDS, handle, 1)
+    going_on = Consumer(crew.bus, Lane(COMMANDS, handle, 1))
     going_on.start()
     try:
         heard = sender.heard(3)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from adapters.bus.bus import STORAGE, BrokerAway, Consumer
+from adapters.bus.bus import STORAGE, BrokerAway, Consumer, Lane
 from adapters.bus.messages import Message
 from adapters.bus.rabbit import RabbitBus
 from tests.support.issuer import ec_key
@@ -95,7 +95,7 @@ def test_messages_travel_by_tls(
         bus = RabbitBus(f"amqps://guest:guest@localhost:{port}//")
         bus.declare()
         heard: list[str] = []
-        consumer = Consumer(bus, STORAGE, lambda message: heard.append(message.id), 1)
+        consumer = Consumer(bus, Lane(STORAGE, lambda message: heard.append(message.id), 1))
         consumer.start()
         for number in range(20):
             bus.send(STORAGE, Message(f"message-{number}", "some.type", b"{}" * 1000))

@@ -8,7 +8,7 @@ import pika
 import pytest
 
 from adapters.bus import bus as bus_module
-from adapters.bus.bus import COMMANDS, Consumer
+from adapters.bus.bus import COMMANDS, Consumer, Lane
 from adapters.bus.messages import Message
 from adapters.bus.rabbit import RabbitBus
 from tests.support.rabbit import RabbitServer
@@ -36,7 +36,7 @@ def test_commands_behind_an_undecodable_message_are_handled(
     )
     channel.basic_publish("", COMMANDS, b"poison", poison)
     channel.basic_publish("", COMMANDS, b"behind it", pika.BasicProperties())
-    consumer = Consumer(bus, COMMANDS, handle, concurrency=1)
+    consumer = Consumer(bus, Lane(COMMANDS, handle, 1))
     consumer.start()
     try:
         eventually(lambda: b"behind it" in heard, within=60)
