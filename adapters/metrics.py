@@ -58,7 +58,7 @@ class Metrics:
         self.work = Counter(
             "packtrail_work",
             "Work by how it went: done, waits (tried again: something is away), "
-            "defect (tried again: we are wrong), given_up.",
+            "defect (tried again: we are wrong), given_up, sent_on (large: it waits elsewhere).",
             ["step", "outcome"], registry=own,
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ from domain.hashing import digests_of
 from domain.journal import Committed
 from domain.package import StagedBits
 from domain.ports import BlobStore, Environments, Staging
-from domain.processing import droplet_blob_key
+from domain.processing import droplet_blob_key, require_at_most
 
 MAX_PROCESS_TYPES = 100
 MAX_COMMAND = 4096  # characters
@@ -98,10 +98,14 @@ class DropletProcessing:
         """Removes staged bits that were accepted, and the file that they were taken from."""
         self._staging.discard(uri)
 
-    def discard(self, guid: str) -> None:
-        """Removes what the droplet, as the log has it, no longer needs."""
+    def discard(self, guid: str, most: int | None = None) -> None:
+        """Removes what the droplet, as the log has it, no longer needs.
+
+        Raises `LargeBits`, and has done nothing, if that is more than `most` bytes.
+        """
         droplet = self._droplets.load(guid)
         if droplet.stored is not None and not droplet.needs_blob:
+            require_at_most(most, droplet.stored.size)
             self._blobs.delete(droplet.stored.key)
         if droplet.deleted:
             self._environments.forget(Droplet.ID_PREFIX + guid)

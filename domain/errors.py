@@ -212,5 +212,16 @@ class StagedBitsMissing(Exception):
     """Bits that the log names are not in staging: a defect, since only we remove them."""
 
 
+class LargeBits(Exception):
+    """Bits are larger than whoever works on them takes: the work is for somebody else.
+
+    `size` is in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the bits have {size} bytes")
+        self.size = size
+
+
 class BlobMissing(Exception):
     """A blob that the log names is not in the blob store."""

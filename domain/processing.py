@@ -12,7 +12,13 @@ import re
 
 from domain.aggregate import Cause
 from domain.archive import ArchiveLimits, check_archive
-from domain.errors import BitsAtFault, BlobMissing, PackageNotFound, StagedBitsMissing
+from domain.errors import (
+    BitsAtFault,
+    BlobMissing,
+    LargeBits,
+    PackageNotFound,
+    StagedBitsMissing,
+)
 from domain.hashing import digests_of
 from domain.package import Fault, Package, PackageState
 from domain.package_service import PackageService
@@ -59,11 +65,19 @@ def is_blob_key(key: str) -> bool:
     return match is not None and match[3].startswith(match[1] + match[2])
 
 
+def require_at_most(most: int | None, size: int) -> None:
+    """Raises `LargeBits` for bits of more than `most` bytes, if it is said how many."""
+    if most is not None and size > most:
+        raise LargeBits(size)
+
+
 class Processing:
     """The steps of the work, each for one package by its guid.
 
     Content faults end the package as FAILED here. What else goes wrong is raised: the
-    caller tells an environment that is away from a defect, and tries again.
+    caller tells an environment that is away from a defect, and tries again. Each step can be
+    told to take bits of at `most` so many bytes: of larger ones it raises `LargeBits`, and has
+    done nothing.
     """
 
     def __init__(
@@ -78,20 +92,20 @@ class Processing:
         self._blobs = blobs
         self._limits = limits
 
-    def store(self, guid: str, by: Cause) -> None:
+    def store(self, guid: str, by: Cause, most: int | None = None) -> None:
         """Checks the staged bits and makes them a blob; for a copy, copies its source's blob."""
         package = self._unless_gone(guid)
         if package is None or not package.needs_storing:
             return
         try:
             if package.state is PackageState.COPYING:
-                self._store_copy(package, by)
+                self._store_copy(package, by, most)
             else:
-                self._store_upload(package, by)
+                self._store_upload(package, by, most)
         except BitsAtFault as fault:
             self._fail(guid, str(fault), by)
 
-    def hash(self, guid: str, by: Cause) -> float | None:
+    def hash(self, guid: str, by: Cause, most: int | None = None) -> float | None:
         """Computes SHA-1 and SHA-256 of the stored bits in one pass over them.
 
         Returns the seconds since the work on the package began, if this made it READY.
@@ -99,6 +113,7 @@ class Processing:
         package = self._unless_gone(guid)
         if package is None or not package.needs_hashing or package.stored is None:
             return None
+        require_at_most(most, package.stored.size)
         try:
             with self._blobs.open(package.stored.key) as bits:
                 digests = digests_of(bits)
@@ -112,9 +127,13 @@ class Processing:
             return None  # another worker was first
         return (ready.aggregate.modified_on - package.work_began_at).total_seconds()
 
-    def discard(self, guid: str) -> None:
+    def discard(self, guid: str, most: int | None = None) -> None:
         """Removes the bits that the package, as the log has it, no longer needs."""
         package = self._packages.load(guid)
+        if package.staged is not None:
+            require_at_most(most, package.staged.length)
+        if package.stored is not None:
+            require_at_most(most, package.stored.size)
         if package.staged is not None and not package.needs_staged_bits:
             self._staging.discard(package.staged.uri)
         if not package.needs_blob:
@@ -146,8 +165,9 @@ class Processing:
         except PackageNotFound:
             return
 
-    def _store_upload(self, package: Package, by: Cause) -> None:
+    def _store_upload(self, package: Package, by: Cause, most: int | None) -> None:
         assert package.staged is not None
+        require_at_most(most, package.staged.length)
         key = blob_key(package.guid)
         try:
             self._staging.make_private(package.staged.uri)
@@ -168,13 +188,14 @@ class Processing:
         except PackageNotFound:
             self._blobs.delete(key)  # deleted while we stored
 
-    def _store_copy(self, package: Package, by: Cause) -> None:
+    def _store_copy(self, package: Package, by: Cause, most: int | None) -> None:
         assert package.source_guid is not None
         source = self._unless_gone(package.source_guid)
         if source is None:
             raise BitsAtFault("failed to copy - the source package was deleted")
         if source.stored is None or source.digests is None or not source.needs_blob:
             raise BitsAtFault(f"failed to copy - the source package is {source.state}")
+        require_at_most(most, source.stored.size)
         key = blob_key(package.guid)
         try:
             stored = self._blobs.copy(source.stored.key, key)

@@ -22,6 +22,8 @@ logger = logging.getLogger("packtrail.bus")
 EVENTS = kombu.Exchange("packtrail.events", type="topic", durable=True)
 STORAGE = "packtrail.storage"
 HASHING = "packtrail.hashing"
+STORAGE_LARGE = "packtrail.storage.large"
+HASHING_LARGE = "packtrail.hashing.large"
 STAGING = "packtrail.staging"  # of droplets, for builders
 COMMANDS = "packtrail.commands"
 
@@ -39,6 +41,8 @@ BINDINGS: dict[str, tuple[str, ...]] = {
         "droplet.deleted",
     ),
     HASHING: ("package.bits_stored", "package.processing_resumed"),
+    STORAGE_LARGE: (),  # what finds out that bits are large sends their work there
+    HASHING_LARGE: (),
     STAGING: (STAGING_REQUESTED,),
     COMMANDS: (),
 }

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from adapters.bus.bus import Bus
 from adapters.bus.messages import message_of, staging_request_of
-from adapters.bus.work import HANDED_OUT_AGAIN, QUEUES
+from adapters.bus.work import HANDED_OUT_AGAIN, QUEUES, queues_of
 from domain.ports import EventLog
 from projections.droplets import DropletReadModel
 from projections.unfinished import Step, UnfinishedWork, WorkReadModel
@@ -83,7 +83,7 @@ class Redispatcher:
             )
             if plan.due <= now:
                 if work.step not in busy:
-                    busy[work.step] = self._bus.waiting(QUEUES[work.step]) > 0
+                    busy[work.step] = any(self._bus.waiting(name) for name in queues_of(work.step))
                 if not busy[work.step] or now - plan.since >= PATIENCE:
                     self._hand_out(work)
                     self._lost.discard(work)

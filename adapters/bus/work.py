@@ -3,11 +3,15 @@
 Three things can go wrong, and they are not the same. Bits at fault end the package (the
 domain does that). An environment that is away is waited for, however long it takes. A
 defect of ours gets five tries; then the package is given up with its bits kept.
+
+Work on large bits has a queue of its own, so that small packages overtake them. Events do not
+know of it: whoever finds that bits are large sends the message on.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -15,13 +19,23 @@ from enum import Enum
 from eventsourcing.persistence import DatabaseError, InterfaceError, OperationalError
 from sqlalchemy import exc
 
-from adapters.bus.bus import HASHING, STAGING, STORAGE, Bus, Consumer, Lane, Unreadable
+from adapters.bus.bus import (
+    HASHING,
+    HASHING_LARGE,
+    STAGING,
+    STORAGE,
+    STORAGE_LARGE,
+    Bus,
+    Consumer,
+    Lane,
+    Unreadable,
+)
 from adapters.bus.messages import Heard, Message
 from adapters.context import request_context
 from adapters.metrics import Metrics
 from adapters.tracing import Tracing
 from domain.droplet_processing import DropletProcessing
-from domain.errors import NewerData, NothingRecorded
+from domain.errors import LargeBits, NewerData, NothingRecorded
 from domain.processing import Processing
 from projections.unfinished import Step
 
@@ -29,6 +43,9 @@ logger = logging.getLogger("packtrail.work")
 
 WORK = (Step.STORAGE, Step.HASHING)  # the steps that are done here
 QUEUES = {Step.STORAGE: STORAGE, Step.HASHING: HASHING, Step.STAGING: STAGING}
+LARGE_QUEUES = {Step.STORAGE: STORAGE_LARGE, Step.HASHING: HASHING_LARGE}
+LARGE = 16 << 20  # bytes; smaller ones are stored, hashed or removed in some 10 ms
+MOST_LARGE_AT_ONCE = 4  # hashed in one process, each with two buffers
 MAX_TRIES = 5  # of work that fails by a defect
 FIRST_DELAY, MAX_DELAY = 0.25, 60.0  # seconds between tries; doubled each time
 STEP_EVENTS = frozenset(
@@ -70,6 +87,18 @@ def delay_before(attempt: int) -> float:
     return float(min(FIRST_DELAY * 2 ** min(attempt - 1, 20), MAX_DELAY))
 
 
+def queues_of(step: Step) -> list[str]:
+    """Where messages that ask for a step may wait."""
+    return [QUEUES[step], *([LARGE_QUEUES[step]] if step in LARGE_QUEUES else [])]
+
+
+def large_at_once(step: Step, concurrency: int) -> int:
+    """How many large ones a process works on: to hash one takes two cores."""
+    if step is not Step.HASHING:
+        return concurrency
+    return max(1, min(len(os.sched_getaffinity(0)) // 2, MOST_LARGE_AT_ONCE))
+
+
 @dataclass(frozen=True)
 class Worker:
     """The consumers of the given steps' queues."""
@@ -84,18 +113,30 @@ class Worker:
 
     def consumers(self) -> list[Consumer]:
         return [
-            Consumer(self.bus, Lane(QUEUES[step], self._handler(step), self.concurrency))
+            Consumer(
+                self.bus,
+                Lane(QUEUES[step], self._handler(step, LARGE), self.concurrency),
+                Lane(
+                    LARGE_QUEUES[step],
+                    self._handler(step, None),
+                    large_at_once(step, self.concurrency),
+                ),
+            )
             for step in self.steps
         ]
 
-    def _handler(self, step: Step) -> WorkHandler:
+    def _handler(self, step: Step, most: int | None) -> WorkHandler:
         return WorkHandler(
-            self.bus, self.processing, self.droplets, step, self.metrics, self.tracing
+            self.bus, self.processing, self.droplets, step, self.metrics, self.tracing, most
         )
 
 
 class WorkHandler:
-    """Handles the messages of one work queue."""
+    """Handles the messages of one work queue.
+
+    `most`: bytes of bits that are worked on here; messages about larger ones are sent on. None
+    where they are sent to.
+    """
 
     def __init__(
         self,
@@ -105,7 +146,10 @@ class WorkHandler:
         step: Step,
         metrics: Metrics,
         tracing: Tracing,
+        most: int | None,
     ) -> None:
+        self._most = most
+        self._queue = QUEUES[step] if most is not None else LARGE_QUEUES[step]
         self._metrics = metrics
         self._tracing = tracing
         self._bus = bus
@@ -131,6 +175,8 @@ class WorkHandler:
                     trigger=heard.type,
                 ):
                     self._do(heard)
+            except LargeBits as large:
+                again = self._send_on(heard, message, large)
             except Exception as error:  # noqa: BLE001 - classified, retried, and logged there
                 again = self._after_failure(heard, message, error)
             else:
@@ -138,7 +184,7 @@ class WorkHandler:
             with self._lock:
                 self._in_hand.discard(heard.event_id)
             if again is not None:
-                self._bus.send_later(QUEUES[self._step], *again)
+                self._bus.send_later(self._queue, *again)
 
     def _take(self, heard: Heard) -> bool:
         """Whether to work on it: not if it is in hand already and this is a second copy."""
@@ -150,13 +196,13 @@ class WorkHandler:
 
     def _do(self, heard: Heard) -> None:
         if heard.type.startswith("droplet."):
-            self._droplets.discard(heard.guid)
+            self._droplets.discard(heard.guid, self._most)
         elif heard.type not in STEP_EVENTS:
-            self._processing.discard(heard.guid)
+            self._processing.discard(heard.guid, self._most)
         elif self._step is Step.STORAGE:
-            self._processing.store(heard.guid, heard.cause)
+            self._processing.store(heard.guid, heard.cause, self._most)
         else:
-            seconds = self._processing.hash(heard.guid, heard.cause)
+            seconds = self._processing.hash(heard.guid, heard.cause, self._most)
             if seconds is not None:
                 self._metrics.ready_seconds.observe(seconds)
         self._count("done")
@@ -164,6 +210,21 @@ class WorkHandler:
             "work done",
             extra={"step": self._step, "trigger": heard.type, "package": heard.guid},
         )
+
+    def _send_on(
+        self, heard: Heard, message: Message, large: LargeBits
+    ) -> tuple[Message, float] | None:
+        """Has the work done where large bits are; what to try again, if that fails."""
+        try:
+            self._bus.send(LARGE_QUEUES[self._step], message)
+        except Exception as error:  # noqa: BLE001 - classified, retried, and logged there
+            return self._after_failure(heard, message, error)
+        self._count("sent_on")
+        logger.info(
+            "work on large bits sent on",
+            extra={"step": self._step, "package": heard.guid, "bytes": large.size},
+        )
+        return None
 
     def _count(self, outcome: str) -> None:
         self._metrics.work.labels(self._step, outcome).inc()

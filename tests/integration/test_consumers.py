@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from eventsourcing.persistence import OperationalError
 
 from adapters.blob_store.local import LocalBlobs
 from adapters.bus import work
-from adapters.bus.bus import HASHING, STORAGE
+from adapters.bus.bus import HASHING, STORAGE, Bus
 from adapters.bus.memory import MemoryBus
 from adapters.bus.messages import message_of
 from adapters.bus.redispatch import Redispatcher
@@ -73,7 +73,7 @@ class Plant:
     staging: LocalStaging
     blobs: UnreliableBlobs
     folder: Path
-    bus: MemoryBus
+    bus: Bus
 
     def upload(self, bits: bytes = BITS) -> str:
         guid = self.store.service.create("app-1", PackageType.BITS, None, BY).aggregate.guid
@@ -117,14 +117,20 @@ def idle(tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> P
     """Workers and projector run, the relay does not: messages are lost, as in a crash."""
     monkeypatch.setattr(work, "FIRST_DELAY", 0.001)
     monkeypatch.setattr(work, "MAX_DELAY", 0.02)
+    return built(tmp_path, stack, MemoryBus())
+
+
+def built(
+    tmp_path: Path, stack: ExitStack, bus: Bus, over: Callable[[BlobStore], BlobStore] | None = None
+) -> Plant:
+    """`over`: what the workers have instead of the blob store, around it."""
     store = LocalStore.open(tmp_path / "log.db")
     stack.callback(store.close)
     staging = LocalStaging(tmp_path / "staging", tmp_path / "uploads")
     staging.prepare("identity-1")
     local = LocalBlobs(tmp_path / "blobs", staging)
     local.prepare("identity-1")
-    blobs = UnreliableBlobs(local)
-    bus = MemoryBus()
+    blobs = UnreliableBlobs(over(local) if over else local)
     bus.declare()
     stack.callback(bus.close)
     store.projector.start()

@@ -10,8 +10,9 @@ import kombu
 import orjson
 import pytest
 
-from adapters.bus.bus import HASHING, STORAGE
+from adapters.bus.bus import HASHING, STORAGE, STORAGE_LARGE
 from adapters.bus.memory import MemoryBus
+from adapters.bus.messages import Message
 from adapters.bus.redispatch import FIRST_WAIT, MAX_WAIT, PATIENCE, Redispatcher
 from adapters.bus.work import HANDED_OUT_AGAIN
 from domain.package import Fault, PackageType
@@ -157,4 +158,17 @@ def test_finished_work_is_forgotten(bench: Bench) -> None:
     bench.store.service.fail(guid, "no zip", Fault.BITS, BY)
     bench.clock.now += 10_000
     assert bench.look() == 0
+    assert bench.handed_out(STORAGE) == [f"{guid}/2"]
+
+
+def test_nothing_is_handed_out_while_large_ones_wait(bench: Bench) -> None:
+    """Its own message may be among those that were sent on."""
+    guid = bench.uploaded()
+    bench.look()
+    bench.bus.send(STORAGE_LARGE, Message("x/1", "package.upload_started", b"{}"))
+    bench.clock.now += FIRST_WAIT
+    assert bench.look() == 0
+    with bench.bus.connect() as connection, connection.channel() as channel:
+        assert kombu.Queue(STORAGE_LARGE)(channel).get(no_ack=True) is not None
+    assert bench.look() == 1
     assert bench.handed_out(STORAGE) == [f"{guid}/2"]

@@ -16,11 +16,13 @@ from eventsourcing.persistence import (
     ProgrammingError,
 )
 
-from adapters.bus.bus import BINDINGS, HASHING, STORAGE, Unreadable
+from adapters.bus.bus import BINDINGS, HASHING, STORAGE, BrokerAway, Unreadable
 from adapters.bus.memory import MemoryBus
 from adapters.bus.messages import Message, message_of
 from adapters.bus.work import (
     HANDED_OUT_AGAIN,
+    LARGE,
+    LARGE_QUEUES,
     MAX_TRIES,
     QUEUES,
     STEP_EVENTS,
@@ -34,7 +36,7 @@ from adapters.metrics import Metrics
 from adapters.tracing import NoTracing
 from domain.aggregate import Cause
 from domain.droplet_processing import DropletProcessing
-from domain.errors import BlobMissing, StagedBitsMissing
+from domain.errors import BlobMissing, LargeBits, StagedBitsMissing
 from domain.ports import LoggedEvent
 from domain.processing import Processing
 from projections.unfinished import Step
@@ -104,7 +106,7 @@ class ScriptedDroplets(DropletProcessing):
 
     done: list[tuple[str, str]] = field(default_factory=list)
 
-    def discard(self, guid: str) -> None:
+    def discard(self, guid: str, most: int | None = None) -> None:
         self.done.append(("discard droplet", guid))
 
 
@@ -119,13 +121,13 @@ class ScriptedProcessing(Processing):
     log_errors: list[Exception] = field(default_factory=list)
     meanwhile: Callable[[], object] = lambda: None
 
-    def store(self, guid: str, by: Cause) -> None:
+    def store(self, guid: str, by: Cause, most: int | None = None) -> None:
         self._do("store", guid)
 
-    def hash(self, guid: str, by: Cause) -> None:
+    def hash(self, guid: str, by: Cause, most: int | None = None) -> None:
         self._do("hash", guid)
 
-    def discard(self, guid: str) -> None:
+    def discard(self, guid: str, most: int | None = None) -> None:
         self._do("discard", guid)
 
     def fail_by_defect(self, guid: str, defect: BaseException, by: Cause) -> None:
@@ -147,6 +149,14 @@ class PatientBus(MemoryBus):
     def __init__(self) -> None:
         super().__init__()
         self.later: list[tuple[str, Message, float]] = []
+        self.sent: list[tuple[str, Message]] = []
+        self.away = 0  # how many messages it will not take
+
+    def send(self, queue: str, message: Message) -> None:
+        if self.away:
+            self.away -= 1
+            raise BrokerAway("away")
+        self.sent.append((queue, message))
 
     def send_later(self, queue: str, message: Message, delay: float) -> None:
         self.later.append((queue, message, delay))
@@ -189,7 +199,7 @@ def bench(step: Step) -> Iterator[Bench]:
     yield Bench(
         bus,
         processing,
-        WorkHandler(bus, processing, ScriptedDroplets(), step, Metrics(), NoTracing()),
+        WorkHandler(bus, processing, ScriptedDroplets(), step, Metrics(), NoTracing(), LARGE),
         QUEUES[step],
     )
     bus.close()
@@ -307,3 +317,32 @@ def test_a_defect_in_work_handed_out_again_is_tried_five_times_too(bench: Bench)
     bench.run(message({HANDED_OUT_AGAIN: True}))
     assert bench.processing.tries == 5
     assert len(bench.processing.given_up) == 1
+
+
+def test_work_on_large_bits_is_sent_on(bench: Bench, step: Step) -> None:
+    """As it came, to where the large ones wait; it was no failure."""
+    bench.processing.errors = [LargeBits(LARGE + 1)]
+    sent = message({HANDED_OUT_AGAIN: True})
+    bench.handle(sent)
+    assert bench.bus.sent == [(LARGE_QUEUES[step], sent)]
+    assert (bench.bus.later, bench.processing.done) == ([], [])
+
+
+def test_a_broker_that_is_away_is_waited_for_to_send_it_on(bench: Bench, step: Step) -> None:
+    """Where it was, as other work is tried again; it is no defect."""
+    bench.bus.away = 30
+    bench.processing.errors = [LargeBits(LARGE + 1) for _ in range(31)]
+    assert len(bench.run(message())) == 30
+    assert [queue for queue, _ in bench.bus.sent] == [LARGE_QUEUES[step]]
+    assert bench.processing.given_up == []
+
+
+def test_what_fails_among_the_large_ones_is_tried_again_there(step: Step) -> None:
+    """It is not looked at a second time how large it is."""
+    bus = PatientBus()
+    processing = ScriptedProcessing(errors=[OSError("away")])
+    handle = WorkHandler(bus, processing, ScriptedDroplets(), step, Metrics(), NoTracing(), None)
+    bench = Bench(bus, processing, handle, LARGE_QUEUES[step])
+    assert len(bench.run(message())) == 1
+    assert processing.done == [(WORD[step], "guid-1")]
+    bus.close()

@@ -12,7 +12,7 @@ from adapters.bits import FileBits
 from adapters.blob_store.local import LocalBlobs
 from adapters.staging.local import LocalStaging
 from domain.archive import ArchiveLimits
-from domain.errors import BlobMissing, StagedBitsMissing
+from domain.errors import BlobMissing, LargeBits, StagedBitsMissing
 from domain.package import (
     Fault,
     Package,
@@ -401,3 +401,29 @@ def test_work_for_an_unknown_package_does_nothing(work: Work) -> None:
     work.processing.store("nobody", BY)
     work.processing.hash("nobody", BY)
     assert work.store.log.head() == 0
+
+
+def test_larger_bits_than_are_asked_for_are_not_touched(work: Work) -> None:
+    """Each step says how large they are, and has done nothing; a byte less, and it works."""
+    size = len(BITS)
+    guid = work.uploaded()
+    with pytest.raises(LargeBits) as refused:
+        work.processing.store(guid, BY, most=size - 1)
+    assert refused.value.size == size
+    assert not work.blob(guid).exists()
+    work.processing.store(guid, BY, most=size)
+    with pytest.raises(LargeBits):
+        work.processing.hash(guid, BY, most=size - 1)
+    assert work.package(guid).digests is None
+    work.processing.hash(guid, BY, most=size)
+    copy = work.store.service.copy(guid, "app-2", BY).aggregate.guid
+    with pytest.raises(LargeBits):
+        work.processing.store(copy, BY, most=size - 1)
+    assert not work.blob(copy).exists()
+    work.processing.store(copy, BY, most=size)
+    work.store.service.delete(guid, BY)
+    with pytest.raises(LargeBits):
+        work.processing.discard(guid, most=size - 1)
+    assert work.blob(guid).exists()
+    work.processing.discard(guid, most=size)
+    assert not work.blob(guid).exists()
