@@ -28,6 +28,7 @@ bench: install-dev  ## measure, beside limits of the same run
 	$(BIN)/python -m benchmarks.downloads
 	$(BIN)/python -m benchmarks.small_uploads
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.hashing
 	$(BIN)/python -m benchmarks.api_processes
 	$(BIN)/python -m benchmarks.role_lists
 	$(BIN)/python -m benchmarks.slow_clients
