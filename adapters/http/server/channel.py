@@ -10,20 +10,14 @@ import errno
 import logging
 import socket
 import time
-from http import HTTPStatus
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from waitress.channel import HTTPChannel
-from waitress.task import ErrorTask, WSGITask
+from waitress.buffers import OverflowableBuffer
+from waitress.channel import ClientDisconnected, HTTPChannel
 
-from adapters.http.answers import (
-    JSON_TYPE,
-    REQUEST_ID_HEADER,
-    UNKNOWN_ERROR,
-    ErrorAnswer,
-    new_request_id,
-    unparsable,
-)
+from adapters.http.answers import UNKNOWN_ERROR, unparsable
+from adapters.http.server.answering import RefusalTask, Task
 from adapters.http.server.body import UploadBody
 from adapters.http.server.parser import Admitted, Refused, RequestParser
 from adapters.http.server.sending import SENT_AT_ONCE, FileEndsEarly, SentFile
@@ -42,96 +36,6 @@ LINGER_BYTES = 64 << 20  # that are thrown away meanwhile
 _DISCONNECTED = frozenset(
     (errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNABORTED, errno.EPIPE)
 )
-
-# as RFC 9110 has them; Python's table has older ones
-_REASONS = {413: "Content Too Large", 422: "Unprocessable Content"}
-
-# on every answer, whatever made it
-_SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-# on every answer that has none of its own
-_DEFAULT_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-}
-
-
-class _ResponseHeader:
-    """Writes the header of every answer that leaves: none can be without what is added here."""
-
-    response_headers: list[tuple[str, str]]
-
-    def build_response_header(self) -> bytes:
-        given = {name.lower() for name, _ in self.response_headers}
-        kept = {name.lower() for name in _SECURITY_HEADERS}
-        self.response_headers = [
-            *((name, value) for name, value in self.response_headers if name.lower() not in kept),
-            *_SECURITY_HEADERS.items(),
-            *((name, v) for name, v in _DEFAULT_HEADERS.items() if name.lower() not in given),
-        ]
-        if REQUEST_ID_HEADER.lower() not in given:
-            self.response_headers.append((REQUEST_ID_HEADER, new_request_id(None, None)))
-        header: bytes = super().build_response_header()  # type: ignore[misc]
-        # names as the contract spells them; waitress capitalizes each word
-        header = header.replace(b"\r\nX-Vcap-Request-Id:", b"\r\nX-VCAP-Request-ID:", 1)
-        return header.replace(b"\r\nEtag:", b"\r\nETag:", 1)
-
-
-class Task(_ResponseHeader, WSGITask):  # type: ignore[misc]
-    """Answers a request through the application."""
-
-    environ: dict[str, Any] | None = None
-
-    def get_environment(self) -> dict[str, Any]:
-        if self.environ is None:
-            environ = super().get_environment()
-            environ["wsgi.file_wrapper"] = SentFile
-            environ["packtrail.request_id"] = self.request.request_id
-            environ["packtrail.cut_off_at"] = self.request.cut_off_at
-            environ["packtrail.raw_path"] = self.request.raw_path
-            if self.request.request_id is not None:
-                environ["packtrail.counted"] = True  # when it was decided about, at its headers
-            if self.request.receives_upload:
-                environ["packtrail.upload"] = self.request.body_rcv.getbuf()
-            self.environ = environ
-        return self.environ
-
-
-class RefusalTask(_ResponseHeader, ErrorTask):  # type: ignore[misc]
-    """Answers a request that the application never sees: the contract's JSON, then the end."""
-
-    def execute(self) -> None:
-        error = self.request.error
-        # waitress has one error left to it: that the application failed outside its own handlers
-        answer = error if isinstance(error, ErrorAnswer) else UNKNOWN_ERROR
-        request_id = self.request.request_id or new_request_id(
-            self.request.headers.get("X_VCAP_REQUEST_ID"),
-            self.request.headers.get("X_REQUEST_ID"),
-        )
-        body = answer.body()
-        reason = _REASONS.get(answer.status) or HTTPStatus(answer.status).phrase
-        self.status = f"{answer.status} {reason}"
-        self.response_headers += [
-            ("Content-Type", JSON_TYPE),
-            (REQUEST_ID_HEADER, request_id),
-            *answer.headers.items(),
-        ]
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(b"" if self.request.command == "HEAD" else body)
-        logger.info(
-            "refused",
-            extra={
-                "method": self.request.command,
-                "path": self.request.raw_path or "-",
-                "status": answer.status,
-                "request_id": request_id,
-            },
-        )
 
 
 class Decision:
@@ -158,9 +62,8 @@ class Decision:
 class Channel(HTTPChannel):  # type: ignore[misc]
     server: Server
     request: RequestParser | None
+    requests: list[RequestParser]
     parser_class = RequestParser
-    task_class = Task
-    error_task_class = RefusalTask
 
     deciding = False
     _held = b""  # received, and not looked at before what it waits for is over
@@ -171,6 +74,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     _waits_for_disk = False
     _came = 0  # bytes, since `due` was set
     _seen: int | None = None  # of them, when the channel was looked at last
+    unwatched = False  # whether nobody looks for what is sent meanwhile
     drips = False  # whether an upload comes slowly, and may wait for others that do
 
     @property
@@ -184,17 +88,18 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             or self.total_outbufs_len
         )
 
-    @property
-    def busy(self) -> bool:
-        """Whether a worker thread may change what the channel waits for."""
-        return bool(self.requests) or self.deciding
-
     def readable(self) -> bool:
         if self.lingering_until is not None:
             return not self.will_close
-        if self.deciding or self._held or self._waits_for_disk:
-            return False
-        return bool(super().readable())
+        return not (
+            self.requests
+            or self.deciding
+            or self._held
+            or self._waits_for_disk
+            or self.total_outbufs_len
+            or self.will_close
+            or self.close_when_flushed
+        )
 
     def handle_read(self) -> None:
         if self.lingering_until is not None:
@@ -297,6 +202,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def decided(self, request: RequestParser, outcome: Admitted | Refused) -> None:
         """The decision about the upload is there."""
+        self.server.look_at(self)
         held, self._held = self._held, b""
         if not self.connected or self.request is not request:
             self.deciding = False
@@ -379,6 +285,80 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         elif self.connected and not self.total_outbufs_len:
             self._linger()
 
+    def service(self) -> None:
+        """Answers the request that waits. Runs in a worker thread.
+
+        The I/O thread is woken only if there is something for it to do.
+        """
+        request = self.requests[0]
+        task = RefusalTask(self, request) if request.error else Task(self, request)
+        try:
+            self._answer(task, request)
+        except ClientDisconnected:
+            task.close_on_finish = True
+        request.close()
+        with self.requests_lock:
+            self.requests = []
+            self.close_when_flushed = task.close_on_finish
+        self.last_activity = time.time()
+        if self.connected and (
+            self.close_when_flushed
+            or self.will_close
+            or self._held
+            or self.total_outbufs_len
+            or self.unwatched
+            or self.server.drains
+        ):
+            self.server.call_soon(self._look_at)
+
+    def _answer(self, task: Task | RefusalTask, request: RequestParser) -> None:
+        if not self.connected:
+            raise ClientDisconnected
+        try:
+            task.service()
+        except ClientDisconnected:
+            raise
+        except Exception:
+            logger.exception("a request failed outside of the application")
+            task.close_on_finish = True
+            if not task.wrote_header:
+                request.error = UNKNOWN_ERROR
+                RefusalTask(self, request).service()
+
+    def _look_at(self) -> None:
+        self.server.look_at(self)
+
+    def write_soon(self, data: Any) -> int:
+        """Sends what the socket takes at once, and the rest when it takes more.
+
+        Runs in worker threads. Raises `ClientDisconnected`.
+        """
+        size: int = data.__len__()
+        if not size:
+            return 0
+        with self.outbuf_lock:
+            if not self.connected:
+                raise ClientDisconnected
+            left, failed = data, False
+            if isinstance(data, bytes) and not self.total_outbufs_len:
+                send = partial(self.send, data)
+                count, failed = self._flush_exception(send, do_close=False)
+                left = data[count:]
+            if left.__len__() and not failed:
+                self._keep(left)
+                _, failed = self._flush_exception(self._flush_some, do_close=False)
+            if self.total_outbufs_len or failed:
+                self.server.call_soon(self._look_at)
+        return size
+
+    def _keep(self, data: Any) -> None:
+        """Adds to what is to be sent."""
+        if isinstance(data, SentFile):
+            self.outbufs += [data, OverflowableBuffer(self.adj.outbuf_overflow)]
+        else:
+            self.outbufs[-1].append(data)
+        self.total_outbufs_len += data.__len__()
+
     def _flush_some(self, do_close: bool = True) -> bool:
         """Sends up to `SENT_AT_ONCE` bytes of what there is, files by the kernel.
 
@@ -389,6 +369,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             outbuf = self.outbufs[0]
             if not outbuf.__len__():
                 if len(self.outbufs) == 1:
+                    self._let_go_of(outbuf)
                     break
                 self.outbufs.pop(0).close()
                 continue
@@ -403,6 +384,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if sent:
             self.last_activity = time.time()
         return bool(sent)
+
+    def _let_go_of(self, outbuf: OverflowableBuffer) -> None:
+        """A buffer that was large keeps its memory, or its file, though it is empty."""
+        if outbuf.buf is not None:
+            outbuf.close()
+            self.outbufs = [OverflowableBuffer(self.adj.outbuf_overflow)]
 
     def _send_file(self, file: SentFile, most: int, do_close: bool) -> int:
         """As `send`, and the connection ends if the file is shorter than it was."""

@@ -42,7 +42,7 @@ def listen(
             backlog=1024,
             # a worker never waits for a client that reads slowly
             outbuf_high_watermark=1 << 62,
-            clear_untrusted_proxy_headers=True,
+            clear_untrusted_proxy_headers=False,  # the task does it
         ),
         limits,
         listening,

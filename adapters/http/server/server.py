@@ -19,7 +19,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
-from adapters.http.server.channel import Channel, Decision
+from adapters.http.server.channel import Channel
 from adapters.http.server.parser import Admission
 from adapters.limits import Limits
 
@@ -57,7 +57,6 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._slow: set[int] = set()  # their descriptors
         self._slow_at = 0.0  # when they are looked at next
         self._interests: dict[int, int] = {}
-        self._busy: set[Channel] = set()
         self._touched: set[Channel] = set()
         self._lingering: set[Channel] = set()
         self._awaited: set[Channel] = set()  # a client must send something by some time
@@ -96,6 +95,10 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             self._turn()
         self._close_all()
 
+    @property
+    def drains(self) -> bool:
+        return self._drain_timeout is not None
+
     def drain(self, timeout: float) -> None:
         """Stops accepting; `run` returns when what is running is done, or in `timeout` s.
 
@@ -114,10 +117,6 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             if not self._ended:
                 self.trigger.pull_trigger(function)
 
-    def add_task(self, task: Channel | Decision) -> None:
-        self._busy.add(task.channel if isinstance(task, Decision) else task)
-        super().add_task(task)
-
     def watch(self, channel: Channel) -> None:
         self._interests[channel._fileno] = 0
         self._epoll.register(channel._fileno, 0)
@@ -125,14 +124,15 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     def look_at(self, channel: Channel) -> None:
         """Asks a channel anew what it waits for; in the I/O thread."""
-        self._touched.add(channel)
+        if channel._fileno is not None:
+            self._touched.add(channel)
 
     def unwatch(self, channel: Channel) -> None:
         if self._interests.pop(channel._fileno, None) is not None:
             with contextlib.suppress(OSError):
                 self._epoll_of(channel._fileno).unregister(channel._fileno)
             self._slow.discard(channel._fileno)
-        for channels in (self._busy, self._touched, self._lingering, self._awaited):
+        for channels in (self._touched, self._lingering, self._awaited):
             channels.discard(channel)
 
     def handle_accept(self) -> None:
@@ -149,14 +149,12 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     def _turn(self) -> None:
         changed, self._touched = self._touched, set()  # a set that was large stays slow
-        if self._busy:
-            changed |= self._busy
         for channel in changed:
-            if not channel.busy:
-                self._busy.discard(channel)
-                channel.proceed()
+            channel.proceed()
             self._sort(channel)
+            channel.unwatched = True  # who ends a request while this is found out says so
             self._watch_for(channel)
+            channel.unwatched = not self._interests.get(channel._fileno, 0) & select.EPOLLIN
             if channel.due is not None:
                 self._awaited.add(channel)
         if self.socket is not None:
@@ -169,8 +167,12 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
                 dispatcher.handle_read_event()
                 if dispatcher.drips:
                     continue  # as before: there is nothing else to look at
+            elif flags == select.EPOLLIN and not dispatcher.readable():
+                pass  # more has come while a request is answered: it has to wait
             else:
                 wasyncore.readwrite(dispatcher, flags)
+                if flags == select.EPOLLIN and is_answering(dispatcher):
+                    continue  # nothing is to be looked for, until a worker says so
             if isinstance(dispatcher, Channel) and dispatcher._fileno is not None:
                 self._touched.add(dispatcher)
                 if dispatcher.lingering_until is not None:
@@ -281,3 +283,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             self.trigger.close()
             self._epoll.close()
             self._slow_epoll.close()
+
+
+def is_answering(dispatcher: Any) -> bool:
+    """Whether a worker thread has a channel's request, and the channel waits for nothing else."""
+    return bool(isinstance(dispatcher, Channel) and dispatcher.requests)
