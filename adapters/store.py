@@ -18,6 +18,7 @@ from adapters import schema
 from adapters.breaker import Breaker
 from adapters.environments import StoredEnvironments
 from adapters.event_store import postgres, sqlite
+from adapters.event_store.along import Along
 from adapters.event_store.log import RecordedLog, Recorder
 from adapters.event_store.transcoding import EventMapper
 from adapters.people import People
@@ -111,6 +112,7 @@ class Store:
     breaker: Breaker
     create_events: tuple[str, ...]
     connections: QueuePool | None = None  # of the log, where that has its own
+    along: Along | None = None  # what is done along with appends, where that is possible
     announce: Callable[[Connection, int], None] = lambda connection, position: None
     closers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -154,6 +156,12 @@ class Store:
         projector.prepare()
         return projector
 
+    def project_along(self, projector: Projector) -> None:
+        """From here on what is appended here is applied in the same transaction, if it can be."""
+        if self.along is not None:
+            projector.goes_along()
+            self.along.projector = projector
+
     def builder(self, make: Callable[[str], list[Projection]] = projections) -> Builder:
         return Builder(self.log, self.writer, make, self.writing, self.announce)
 
@@ -168,10 +176,11 @@ def open_sqlite(path: Path, rules: Rules = Rules()) -> Store:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     file = sqlite.SQLiteFile(str(path))
-    recorder = sqlite.SQLiteRecorder(file)
     mapper = EventMapper()
+    along = Along(mapper)
+    recorder = sqlite.SQLiteRecorder(file, along)
     events = EventStore(mapper, recorder)
-    log = RecordedLog(recorder, mapper)
+    log = RecordedLog(recorder, mapper, along.tail)
     writer, reader = sqlite_engines(str(path))
     return Store(
         recorder=recorder,
@@ -184,6 +193,7 @@ def open_sqlite(path: Path, rules: Rules = Rules()) -> Store:
         writing=file.writing,
         breaker=file.breaker,
         create_events=tuple(recorder.construct_create_table_statements()),
+        along=along,
         closers=[file.close],
     )
 

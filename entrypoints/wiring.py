@@ -176,6 +176,7 @@ class Wiring:
         self._projector: Projector | None = None
         if settings.sqlite_file is not None:
             self._projector = self._work.projector()
+            self._work.project_along(self._projector)
         self._tracing: Tracing = OpenTelemetry() if settings.tracing else NoTracing()
         self._closers.append(self._tracing.close)
         self.metrics = Metrics()

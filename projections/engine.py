@@ -88,6 +88,9 @@ class Projector:
         self._followed = 0  # the position that all read models have that are there
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._reached: tuple[Mapping[str, Standing], int] | None = None
+        self._goes_along = False
+        self._to_look = threading.Event()
 
     @property
     def position(self) -> int:
@@ -132,7 +135,7 @@ class Projector:
                     positions.begin_build(connection, name, projection.version)
                     logger.info("a new read model is to be built", extra={"part": name})
             found = standings(connection)
-        self._advance(found, self._start(found))
+            self._reaches(found, self._start(found))
 
     def catch_up(self, progress: Callable[[int], None] = lambda position: None) -> None:
         """Applies all there is in the log now, telling `progress` each position reached."""
@@ -154,10 +157,39 @@ class Projector:
         """Ends following; whether the thread has ended within `timeout` seconds."""
         self._stopping.set()
         self._log.wake()
+        self.look()
         if self._thread is None:
             return True
         self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def goes_along(self) -> None:
+        """What this process appends is applied by `apply_along`: the thread is told to look."""
+        self._goes_along = True
+
+    def look(self) -> None:
+        """Has the thread look at the log now."""
+        self._to_look.set()
+
+    def apply_along(
+        self, connection: Connection, events: Sequence[LoggedEvent]
+    ) -> Callable[[], None] | None:
+        """Applies events in the transaction that appends them; what to call when it is committed.
+
+        None where they are not next, or not soon: then the thread gets there. Raises what a
+        projection raises; the transaction is to go on without what was done here then.
+        """
+        found = standings(connection, for_update=True)
+        start, first = self._start(found), events[0].position
+        if start == NOWHERE or start >= first:
+            return None
+        if start + 1 < first:  # somebody else has appended, or some were left to the thread
+            between = self._log.read(start, BATCH)
+            if len(between) == BATCH:
+                return None
+            events = [*(logged for logged in between if logged.position < first), *events]
+        self._apply(connection, found, events)
+        return lambda: self._advance(found, events[-1].position)
 
     def _follow(self) -> None:
         failures, tried = 0, time.monotonic()
@@ -166,8 +198,9 @@ class Projector:
                 if time.monotonic() - tried > AGAIN:
                     self._try_stopped()
                     tried = time.monotonic()
+                self._to_look.clear()
                 if not self._step():
-                    self._log.wait(self._followed, PATIENCE)
+                    self._wait()
                 failures = 0
             except Exception:
                 failures += 1
@@ -176,6 +209,12 @@ class Projector:
                     "read models stay at position %d; trying again in %.1f s", self._position, delay
                 )
                 self._stopping.wait(delay)
+
+    def _wait(self) -> None:
+        if self._goes_along:
+            self._to_look.wait(PATIENCE)
+        else:
+            self._log.wait(self._followed, PATIENCE)
 
     def _step(self) -> bool:
         """Applies the next batch; whether there was one."""
@@ -195,21 +234,27 @@ class Projector:
             start = self._start(found)
             if not events or events[0].position <= start or start < self._position:
                 events = self._log.read(start, BATCH)
-            for projection in self._projections:
-                standing = found.get(projection.name)
-                fresh = _fresh(standing, events)
-                if fresh and standing is not None:
-                    try:
-                        projection.apply(connection, fresh)
-                    except Exception as error:
-                        if is_of_the_event(error):
-                            raise _Indigestible from error
-                        raise
-                    place(connection, projection.name, standing.version, Position.of(fresh[-1]))
+            self._apply(connection, found, events)
             if events:
                 self._announce(connection, events[-1].position)
-        self._advance(found, events[-1].position if events else start)
+            self._reaches(found, events[-1].position if events else start)
         return bool(events)
+
+    def _apply(
+        self, connection: Connection, found: Mapping[str, Standing], events: Sequence[LoggedEvent]
+    ) -> None:
+        """Lets each projection take what is new to it. Raises `_Indigestible`, or as it does."""
+        for projection in self._projections:
+            standing = found.get(projection.name)
+            fresh = _fresh(standing, events)
+            if fresh and standing is not None:
+                try:
+                    projection.apply(connection, fresh)
+                except Exception as error:
+                    if is_of_the_event(error):
+                        raise _Indigestible from error
+                    raise
+                place(connection, projection.name, standing.version, Position.of(fresh[-1]))
 
     def _step_one_by_one(self) -> bool:
         """Takes a step in which some read models stop before an event, and the others do not."""
@@ -233,7 +278,7 @@ class Projector:
                         _tell(projection.name, stop)
             found = standings(connection)
             self._announce(connection, self._start(found))
-        self._advance(found, self._start(found))
+            self._reaches(found, self._start(found))
         return True
 
     def _digest(
@@ -271,7 +316,7 @@ class Projector:
                 else:
                     _tell(projection.name, stop)
             found = standings(connection)
-        self._advance(found, self._start(found))
+            self._reaches(found, self._start(found))
 
     def _start(self, found: Mapping[str, Standing]) -> int:
         """The position that all have that are there. Raises `NewerData`."""
@@ -304,8 +349,16 @@ class Projector:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with self._writing, self._engine.begin() as connection:
-            yield connection
+        """What it `_reaches` is told when it is committed, and before anybody else writes."""
+        with self._writing:
+            self._reached = None
+            with self._engine.begin() as connection:
+                yield connection
+            if self._reached is not None:
+                self._advance(*self._reached)
+
+    def _reaches(self, found: Mapping[str, Standing], followed: int) -> None:
+        self._reached = found, followed
 
 
 def _fresh(standing: Standing | None, events: Sequence[LoggedEvent]) -> list[LoggedEvent]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from adapters.event_store.chain import Record
+from adapters.event_store.tail import Tail
 from adapters.event_store.transcoding import EventMapper
 from domain.errors import UnreadableEvent
 from domain.ports import LoggedEvent
@@ -38,7 +39,9 @@ class Recorder(Protocol):
 class RecordedLog:
     """An `EventLog` (see `domain.ports`) over a recorder."""
 
-    def __init__(self, recorder: Recorder, mapper: EventMapper) -> None:
+    def __init__(self, recorder: Recorder, mapper: EventMapper, tail: Tail | None = None) -> None:
+        """`tail`: what of it need not be read again."""
+        self._tail = tail or Tail()
         self._recorder = recorder
         self._event_of = mapper.event_of
 
@@ -46,6 +49,17 @@ class RecordedLog:
         return self._recorder.max_notification_id() or 0
 
     def read(self, after: int, limit: int) -> list[LoggedEvent]:
+        newest = self._tail.read(after, limit)
+        if not newest:
+            return self._read(after, limit)
+        if len(newest) == limit:
+            return newest
+        try:  # others may have appended behind it
+            return newest + self._read(newest[-1].position, limit - len(newest))
+        except UnreadableEvent:
+            return newest  # the next one who reads from there is told
+
+    def _read(self, after: int, limit: int) -> list[LoggedEvent]:
         stored = self._recorder.events(after, limit)
         event_of = self._event_of
         found: list[LoggedEvent] = []

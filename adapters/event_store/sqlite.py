@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from eventsourcing.persistence import (
@@ -27,8 +27,11 @@ from eventsourcing.persistence import (
     StoredEvent,
 )
 from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor, SQLiteDatastore
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import NullPool
 
 from adapters.breaker import Breaker
+from adapters.event_store.along import Along
 from adapters.event_store.chain import GENESIS, Record, link
 from adapters.event_store.group_commit import Append, GroupCommit
 from adapters.event_store.log import LAST_POSITION, Stored
@@ -53,6 +56,7 @@ _INSERT = (
     "(rowid, appended_at, originator_id, originator_version, topic, state, hash) "
     "VALUES (?,?,?,?,?,?,?)"
 )
+_NOTHING = (0, 0, GENESIS)  # of an empty log
 _OF_ONE = (
     "SELECT originator_id, originator_version, topic, state FROM events "
     "WHERE originator_id = ? AND originator_version > ? AND originator_version <= ? "
@@ -76,17 +80,23 @@ class SQLiteFile(SQLiteDatastore):
         )
         self._path = path
         self._readers: list[sqlite3.Connection] = []  # that nobody uses just now
-        self._writer: sqlite3.Connection | None = None
+        self._writer: Connection | None = None
+        self._writing_engine = create_engine(
+            "sqlite://",
+            creator=lambda: self._open("PRAGMA synchronous=FULL"),
+            poolclass=NullPool,
+            hide_parameters=True,
+        )
         self._closed = False
 
     @contextmanager
     def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
         if commit:
             with self.breaker(), self.turn(TURN_TIMEOUT), self.write() as connection:
-                with SQLiteCursor(connection.cursor()) as cursor:
-                    yield SQLiteCursor(cursor)
+                yield SQLiteCursor(driven(connection).cursor())
         else:
-            with self.read() as connection, SQLiteCursor(connection.cursor()) as cursor:
+            with self.read() as reader:
+                cursor = reader.cursor()
                 cursor.row_factory = sqlite3.Row
                 yield SQLiteCursor(cursor)
 
@@ -101,24 +111,25 @@ class SQLiteFile(SQLiteDatastore):
             self.writing.release()
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[Connection]:
         """A transaction, in one's turn, that is on the disk when this ends.
 
         It has the file's write lock from its beginning: what it reads is what it writes behind.
         Raises `NoTurn`, and the library's errors.
         """
         with _as_the_librarys():
-            connection = self._writer or self._open("PRAGMA synchronous=FULL")
+            connection = self._writer or self._writing_engine.connect()
             self._writer = connection
+            driver = driven(connection)
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                driver.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                     raise NoTurn("another process is writing to the file") from error
                 raise
             try:
                 yield connection
-                connection.execute("COMMIT")
+                driver.execute("COMMIT")
             except BaseException:
                 self._writer = None  # whatever state it is in
                 connection.close()  # which rolls back
@@ -163,6 +174,11 @@ class SQLiteFile(SQLiteDatastore):
         return connection
 
 
+def driven(connection: Connection) -> sqlite3.Connection:
+    """The driver's connection, which knows of no transaction but ours."""
+    return cast(sqlite3.Connection, connection.connection.driver_connection)
+
+
 @contextmanager
 def _as_the_librarys() -> Iterator[None]:
     """What the driver raises is raised as the library does."""
@@ -195,8 +211,9 @@ class SQLiteRecorder(SQLiteApplicationRecorder):
     it is declared, so it is dumped and restored as it is.
     """
 
-    def __init__(self, file: SQLiteFile) -> None:
+    def __init__(self, file: SQLiteFile, along: Along | None = None) -> None:
         super().__init__(file, events_table_name="events")
+        self._along = along
         self._file = file
         self._group = GroupCommit(
             self._commit,
@@ -229,26 +246,34 @@ class SQLiteRecorder(SQLiteApplicationRecorder):
 
     def _commit(self, appends: Sequence[Append]) -> None:
         """Appends for all of them in one transaction; a conflict is only whose it is."""
+        stored: list[Stored] = []
         with self._file.write() as connection:
-            end = connection.execute(_LAST).fetchone() or (0, 0, GENESIS)
-            position, appended_at, previous = end
+            driver = driven(connection)
+            position, appended_at, previous = driver.execute(_LAST).fetchone() or _NOTHING
             appended_at = max(time.time_ns() // 1000, appended_at)
             for append in appends:
-                at, hash, records = position, previous, []
+                at, hash = position, previous
+                records: list[tuple[int, int, str, int, str, bytes, bytes]] = []
                 for event in append.events:
                     fields = (str(event.originator_id), event.originator_version, event.topic)
                     at += 1
                     hash = link(hash, at, appended_at, *fields, event.state)
                     records.append((at, appended_at, *fields, event.state, hash))
                 try:
-                    _insert(connection, records)
+                    _insert(driver, records)
                 except sqlite3.IntegrityError as error:
                     append.error = IntegrityError(error)
                     append.error.__cause__ = error
                 else:
                     append.positions = [record[0] for record in records]
+                    stored += [(record[0], *record[2:6]) for record in records]
                     position, previous = at, hash
-        self.wake()
+            if stored and self._along is not None:
+                self._along.appending(connection, stored)
+        if stored:
+            if self._along is not None:
+                self._along.appended()
+            self.wake()
 
     def records(self, after: int, limit: int) -> list[Record]:
         """Up to `limit` events behind position `after`, in order, with what chains them."""

@@ -1,0 +1,63 @@
+"""What this process does along with its appends to an SQLite file.
+
+Read models are written in the transaction of the events: there is no second one, and nobody waits
+for another thread. Followers get the events from memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from adapters.event_store.log import Stored
+from adapters.event_store.tail import Tail
+from adapters.event_store.transcoding import EventMapper
+from domain.ports import LoggedEvent
+
+
+class Projecting(Protocol):
+    """Whoever keeps read models (see `projections.engine`)."""
+
+    def apply_along(
+        self, connection: Connection, events: Sequence[LoggedEvent]
+    ) -> Callable[[], None] | None: ...
+
+    def look(self) -> None: ...
+
+
+class Along:
+    """Is told of what is appended by whoever has the turn to write."""
+
+    def __init__(self, mapper: EventMapper) -> None:
+        self.tail = Tail()
+        self.projector: Projecting | None = None
+        self._event_of = mapper.event_of
+        self._events: list[LoggedEvent] = []
+        self._applied: Callable[[], None] | None = None
+
+    def appending(self, connection: Connection, stored: Sequence[Stored]) -> None:
+        """In the transaction, behind the events. What fails here does not fail the append."""
+        self._events, self._applied = [], None
+        if self.projector is None:
+            return
+        try:
+            self._events = [LoggedEvent(row[0], self._event_of(*row[1:])) for row in stored]
+        except Exception:  # noqa: BLE001 - whoever reads it is told
+            return
+        connection.exec_driver_sql("SAVEPOINT along")
+        try:
+            self._applied = self.projector.apply_along(connection, self._events)
+        except Exception:  # noqa: BLE001 - the projector meets it again, and deals with it
+            connection.exec_driver_sql("ROLLBACK TO along")
+        connection.exec_driver_sql("RELEASE along")
+
+    def appended(self) -> None:
+        """What was told last is committed."""
+        if self._events:
+            self.tail.add(self._events)
+        if self._applied is not None:
+            self._applied()
+        elif self.projector is not None:
+            self.projector.look()

@@ -1,0 +1,118 @@
+"""Read models that are written in the transaction of the events themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from projections.engine import Projection
+from projections.packages import PackagesProjection
+from projections.unfinished import WorkProjection
+from tests.support.packages import BY, LocalStore
+from tests.support.waiting import eventually
+from tests.unit.projections.test_engine import Faulty, Watching, create, kept_positions, live, rows
+
+Open = Callable[..., LocalStore]
+
+
+@pytest.fixture
+def watching() -> Watching:
+    return Watching()
+
+
+@pytest.fixture
+def opened(tmp_path: Path, watching: Watching) -> Iterator[LocalStore]:
+    projections: list[Projection] = [PackagesProjection(), WorkProjection(), watching]
+    store = LocalStore.open(tmp_path / "log.db", projections)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def along(opened: LocalStore) -> LocalStore:
+    """Its projector has no thread."""
+    opened.store.project_along(opened.projector)
+    return opened
+
+
+def applied(watching: Watching) -> list[int]:
+    return [position for batch in watching.batches for position in batch]
+
+
+def test_what_is_appended_is_applied_when_that_returns(
+    along: LocalStore, watching: Watching
+) -> None:
+    """Nobody has to wait for it, and each event is applied once."""
+    live(along)
+    head = along.log.head()
+    assert along.projector.position == head
+    assert set(kept_positions(along).values()) == {head}
+    assert applied(watching) == list(range(1, head + 1))
+    along.projector.catch_up()
+    assert len(applied(watching)) == head
+
+
+def test_the_rows_are_those_of_a_rebuild(along: LocalStore, tmp_path: Path) -> None:
+    """Whoever applies the events, and in which batches."""
+    live(along)
+    kept = rows(along)
+    with along.store.writing, along.store.writer.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM projection_positions")
+    again = LocalStore.open(tmp_path / "log.db")
+    again.projector.catch_up()
+    assert rows(again) == kept
+    again.close()
+
+
+def test_what_another_process_appended_comes_first(
+    along: LocalStore, watching: Watching, tmp_path: Path
+) -> None:
+    """An event is applied behind all that are before it in the log."""
+    other = LocalStore.open(tmp_path / "log.db")
+    create(along)
+    create(other)
+    create(other)
+    assert along.projector.position == 1
+    create(along)
+    assert along.projector.position == 4
+    assert applied(watching) == [1, 2, 3, 4]
+    assert [logged.position for logged in along.log.read(0, 10)] == [1, 2, 3, 4]
+    other.close()
+
+
+def test_what_is_far_behind_is_left_to_the_thread(
+    opened: LocalStore, watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command does not wait until all that was missed is there."""
+    monkeypatch.setattr("projections.engine.BATCH", 3)
+    for _ in range(5):
+        create(opened)
+    opened.store.project_along(opened.projector)
+    create(opened)
+    assert applied(watching) == []
+    opened.projector.start()
+    eventually(lambda: opened.projector.position == 6)
+    create(opened)
+    assert opened.projector.position == 7
+    opened.projector.stop()
+    assert applied(watching) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_read_model_that_fails_fails_no_command(tmp_path: Path) -> None:
+    """The event is in the log, and the thread applies it when the read model works again."""
+    faulty, watching = Faulty(), Watching()
+    store = LocalStore.open(tmp_path / "log.db", [PackagesProjection(), watching, faulty])
+    store.store.project_along(store.projector)
+    guid = create(store)
+    assert store.service.get(guid).version == 1
+    assert store.projector.position == 0
+    assert set(kept_positions(store).values()) == {0}
+    store.service.delete(guid, BY)
+    faulty.failing = False
+    store.projector.start()
+    eventually(lambda: store.projector.position == 2)
+    store.projector.stop()
+    assert faulty.seen == [1, 2]
+    store.close()
