@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Table, insert
+from sqlalchemy import Connection, Delete, Insert, Table, Update, insert
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -36,24 +36,51 @@ class BulkInsert:
         copying = f"COPY {names.format_table(self._table)} ({columns}) FROM STDIN"
         values_of = itemgetter(*self._names)
         cursor: Any = connection.connection.cursor()
-        drivers = connection.dialect.loaded_dbapi.Error
-        try:
-            with cursor, cursor.copy(copying) as copy:
-                for row in rows:
-                    copy.write_row(values_of(row))
-        except drivers as error:  # as SQLAlchemy raises it, which can't copy
-            raise DBAPIError.instance(
-                copying, None, error, drivers, hide_parameters=True, dialect=connection.dialect
-            ) from error
+        with errors_of(connection, copying), cursor, cursor.copy(copying) as copy:
+            for row in rows:
+                copy.write_row(values_of(row))
 
 
 class OnSQLite:
-    """An INSERT of many rows on SQLite, without SQLAlchemy's look at each value."""
+    """A statement on SQLite as the driver takes it: SQLAlchemy's way there costs a batch more."""
 
-    def __init__(self, statement: Insert) -> None:
+    def __init__(self, statement: Insert | Update | Delete) -> None:
         compiled = statement.compile(dialect=sqlite.dialect())
+        names = compiled.positiontup or ()
         self._text = str(compiled)
-        self._values_of = itemgetter(*(compiled.positiontup or ()))
+        self._values_of: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
+            itemgetter(*names) if len(names) > 1 else lambda row: tuple(row[name] for name in names)
+        )
 
-    def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        connection.exec_driver_sql(self._text, [self._values_of(row) for row in rows])
+    def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+        """For each of the rows; how many it has changed."""
+        values = [self._values_of(row) for row in rows]
+        with errors_of(connection, self._text):
+            changed: int = driver_of(connection).executemany(self._text, values).rowcount
+        return changed
+
+
+def driver_of(connection: Connection) -> Any:
+    """The driver's connection that a connection is on."""
+    return connection.connection.driver_connection
+
+
+class errors_of:
+    """What the driver raises in it is raised as SQLAlchemy does, without what was bound."""
+
+    def __init__(self, connection: Connection, text: str) -> None:
+        self._connection = connection
+        self._text = text
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        dialect = self._connection.dialect
+        drivers = dialect.loaded_dbapi.Error
+        if isinstance(error, drivers):
+            raise DBAPIError.instance(
+                self._text, None, error, drivers, hide_parameters=True, dialect=dialect
+            ) from error

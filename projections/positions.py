@@ -18,14 +18,17 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    bindparam,
     delete,
     insert,
     select,
     update,
 )
+from sqlalchemy.dialects import sqlite
 
 from domain.errors import NewerData
 from domain.ports import EventLog, LoggedEvent
+from projections.bulk import OnSQLite, driver_of, errors_of
 
 TOKEN_LENGTH = 8
 NOWHERE = -1  # before any position, also that of an empty log
@@ -113,35 +116,39 @@ class Standing:
         return version in (self.version, self.building)
 
 
+_STANDINGS = (
+    select(
+        positions,
+        *(builds.c[name].label(f"build_{name}") for name in ("version", "problem")),
+        *(stops.c[name].label(f"stop_{name}") for name in ("position", "event_id", "reason")),
+    )
+    .select_from(
+        positions.outerjoin(builds, builds.c.name == positions.c.name).outerjoin(
+            stops, stops.c.name == positions.c.name
+        )
+    )
+    .order_by(positions.c.name)
+)
+_STANDINGS_ON_SQLITE = str(_STANDINGS.compile(dialect=sqlite.dialect()))
+_STANDINGS_FOR_UPDATE = _STANDINGS.with_for_update(of=positions)
+
+
 def standings(connection: Connection, *, for_update: bool = False) -> dict[str, Standing]:
     """Where every read model stands. `for_update` keeps others from writing until the commit."""
-    beside = builds.c
-    query = (
-        select(
-            positions,
-            *(beside[name].label(f"build_{name}") for name in ("version", "problem")),
-            *(stops.c[name].label(f"stop_{name}") for name in ("position", "event_id", "reason")),
-        )
-        .select_from(
-            positions.outerjoin(builds, beside.name == positions.c.name).outerjoin(
-                stops, stops.c.name == positions.c.name
-            )
-        )
-        .order_by(positions.c.name)
-    )
-    if for_update:
-        query = query.with_for_update(of=positions)
+    if connection.dialect.name == "sqlite":  # where whoever writes is alone
+        with errors_of(connection, _STANDINGS_ON_SQLITE):
+            rows = driver_of(connection).execute(_STANDINGS_ON_SQLITE).fetchall()
+    else:
+        rows = connection.execute(_STANDINGS_FOR_UPDATE if for_update else _STANDINGS).all()
     return {
-        row.name: Standing(
-            row.version,
-            Position(row.position, row.event_id),
-            row.build_version,
-            row.build_problem,
-            None
-            if row.stop_position is None
-            else Stop(Position(row.stop_position, row.stop_event_id), row.stop_reason),
+        name: Standing(
+            version,
+            Position(position, event_id),
+            building,
+            problem,
+            None if before is None else Stop(Position(before, before_id), reason),
         )
-        for row in connection.execute(query)
+        for name, version, position, event_id, building, problem, before, before_id, reason in rows
     }
 
 
@@ -191,10 +198,23 @@ def require_known(name: str, standing: Standing | None, version: int) -> None:
         )
 
 
+_PLACE = (
+    update(positions)
+    .where(positions.c.name == bindparam("_name"))
+    .values({column: bindparam(column) for column in ("version", "position", "event_id")})
+)
+_PLACE_ON_SQLITE = OnSQLite(_PLACE)
+
+
 def place(connection: Connection, name: str, version: int, at: Position) -> None:
-    values = {"version": version, "position": at.position, "event_id": at.event_id}
-    done = connection.execute(update(positions).where(positions.c.name == name).values(values))
-    if not done.rowcount:
+    """Keeps where a read model stands, and by which version it was built."""
+    values = {"version": version, "position": at.position, "event_id": at.event_id, "_name": name}
+    if connection.dialect.name == "sqlite":
+        done = _PLACE_ON_SQLITE.execute(connection, [values])
+    else:
+        done = connection.execute(_PLACE, values).rowcount
+    if not done:
+        del values["_name"]
         connection.execute(insert(positions).values(name=name, **values))
 
 

@@ -21,9 +21,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import bindparam as bind
+from sqlalchemy.dialects import sqlite
 
 from domain.ports import LoggedEvent
-from projections.bulk import BulkInsert
+from projections.bulk import BulkInsert, OnSQLite, driver_of, errors_of
 
 Rows = dict[str, dict[str, Any]]
 Selection = Select[tuple[str]] | Sequence[str]  # guids, by a query or one by one
@@ -60,6 +61,11 @@ class KeyedTable:
             .values({name: bind(name) for name in names if name != "guid"})
         )
         self._delete = delete(table).where(table.c.guid == bind("_guid"))
+        self._update_on_sqlite = OnSQLite(self._update)
+        self._delete_on_sqlite = OnSQLite(self._delete)
+        self._names = names
+        # without the guids, of which there are more or fewer
+        self._select_on_sqlite = str(select(table).compile(dialect=sqlite.dialect()))
 
     def apply(
         self,
@@ -78,12 +84,21 @@ class KeyedTable:
     def rows(self, connection: Connection, guids: Iterable[str]) -> Rows:
         """The rows there are of these guids."""
         wanted = [guid for guid in set(guids) if "\0" not in guid]
+        find = self._find_on_sqlite if connection.dialect.name == "sqlite" else self._find
         found: Rows = {}
         for start in range(0, len(wanted), LOOKUP):
-            some = {"guids": wanted[start : start + LOOKUP]}
-            for row in connection.execute(self._lookup, some):
-                found[row.guid] = dict(row._mapping)
+            for row in find(connection, wanted[start : start + LOOKUP]):
+                found[row["guid"]] = row
         return found
+
+    def _find(self, connection: Connection, guids: list[str]) -> Iterable[dict[str, Any]]:
+        return (dict(row._mapping) for row in connection.execute(self._lookup, {"guids": guids}))
+
+    def _find_on_sqlite(self, connection: Connection, guids: list[str]) -> Iterable[dict[str, Any]]:
+        text = f"{self._select_on_sqlite} WHERE guid IN ({', '.join('?' * len(guids))})"
+        with errors_of(connection, text):
+            rows = driver_of(connection).execute(text, guids).fetchall()
+        return (dict(zip(self._names, row, strict=True)) for row in rows)
 
     def write(self, connection: Connection, before: Rows, after: Rows) -> None:
         """Makes those rows that are as in `before` what they are in `after`, by the same keys."""
@@ -99,10 +114,16 @@ class KeyedTable:
         gone = [{"_guid": row["guid"]} for guid, row in before.items() if guid not in after]
         if added:
             self._insert.execute(connection, added)
-        if changed:
-            connection.execute(self._update, changed)
-        if gone:
-            connection.execute(self._delete, gone)
+        if connection.dialect.name == "sqlite":
+            if changed:
+                self._update_on_sqlite.execute(connection, changed)
+            if gone:
+                self._delete_on_sqlite.execute(connection, gone)
+        else:
+            if changed:
+                connection.execute(self._update, changed)
+            if gone:
+                connection.execute(self._delete, gone)
 
 
 def storable(row: dict[str, Any]) -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sqlalchemy import BigInteger, Column, Connection, Table, Text, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from projections.bulk import OnSQLite
 from projections.positions import metadata
 
 STRETCH = 4096  # positions that are counted together
 
+Added = TypeVar("Added", postgresql.Insert, sqlite.Insert)
 Counts = Mapping[tuple[str, int], int]  # by kind and stretch
 
 
@@ -47,24 +50,21 @@ class Seek:
 class Tally:
     def __init__(self, table: Table) -> None:
         self._table = table
+        self._add = _adding(postgresql.insert(table), table)
+        self._add_on_sqlite = OnSQLite(_adding(sqlite.insert(table), table))
 
     def add(self, connection: Connection, counts: Counts) -> None:
         """In the transaction that writes the rows."""
         if not counts:
             return
-        postgres = connection.dialect.name == "postgresql"
-        added = (postgresql.insert if postgres else sqlite.insert)(self._table)
-        added = added.on_conflict_do_update(
-            index_elements=[self._table.c.kind, self._table.c.stretch],
-            set_={"rows": self._table.c.rows + added.excluded.rows},
-        )
-        connection.execute(
-            added,
-            [
-                {"kind": kind, "stretch": stretch, "rows": rows}
-                for (kind, stretch), rows in counts.items()
-            ],
-        )
+        rows = [
+            {"kind": kind, "stretch": stretch, "rows": rows}
+            for (kind, stretch), rows in counts.items()
+        ]
+        if connection.dialect.name == "sqlite":
+            self._add_on_sqlite.execute(connection, rows)
+        else:
+            connection.execute(self._add, rows)
 
     def kinds(self, connection: Connection) -> set[str]:
         """Of which there are rows."""
@@ -80,6 +80,13 @@ class Tally:
             query = query.where(table.c.kind.in_(kinds))
         found = connection.execute(query.order_by(table.c.stretch))
         return [(stretch, int(rows)) for stretch, rows in found]
+
+
+def _adding(added: Added, table: Table) -> Added:
+    return added.on_conflict_do_update(
+        index_elements=[table.c.kind, table.c.stretch],
+        set_={"rows": table.c.rows + added.excluded.rows},
+    )
 
 
 def seek(stretches: Sequence[tuple[int, int]], offset: int, descending: bool) -> Seek | None:
