@@ -19,6 +19,7 @@ from eventsourcing.persistence import (
 from domain.aggregate import Aggregate, Cause, RecordedEvent
 from domain.command import Command, Receipt
 from domain.errors import AlreadyExecuted, KeyReused, NothingRecorded, Refusal
+from domain.known import Known
 from domain.ports import EventLog
 
 A = TypeVar("A", bound=Aggregate)
@@ -59,9 +60,14 @@ class Journal:
     """The log, as the services that turn commands into events use it."""
 
     def __init__(
-        self, events: EventStore[str], log: EventLog, receipt: Receipt | None = None
+        self,
+        events: EventStore[str],
+        log: EventLog,
+        receipt: Receipt | None = None,
+        known: Known | None = None,
     ) -> None:
         """With a `receipt`, what is appended is so for a command, and once for all."""
+        self._known = known or Known()
         self._events = events
         self._log = log
         self._aggregates: Repository[str] = Repository(events)
@@ -69,7 +75,7 @@ class Journal:
 
     def under(self, receipt: Receipt) -> Journal:
         """A journal in which one command is carried out."""
-        return Journal(self._events, self._log, receipt)
+        return Journal(self._events, self._log, receipt, self._known)
 
     def head(self) -> int:
         """The position of the newest event; 0 while there is none."""
@@ -79,11 +85,26 @@ class Journal:
         """The aggregate as the log has it now, or had it at a version; None if there is none."""
         if "\0" in guid:  # PostgreSQL can't even be asked
             return None
+        id = kind.ID_PREFIX + guid
+        found = None if version is not None else self._known.find(kind, id)
+        if found is not None:
+            return self._brought_up_to_date(found)
         try:
-            found: A = self._aggregates.get(kind.ID_PREFIX + guid, version=version)
+            found = self._aggregates.get(id, version=version)
         except AggregateNotFoundError:
             return None
+        if version is None:
+            self._known.keep(found)
         return found
+
+    def _brought_up_to_date(self, aggregate: A) -> A:
+        newer = list(self._events.get(aggregate.id, gt=aggregate.version))
+        for event in newer:
+            assert isinstance(event, RecordedEvent)
+            event.mutate(aggregate)
+        if newer:
+            self._known.keep(aggregate)
+        return aggregate
 
     def begin(
         self,
@@ -148,6 +169,9 @@ class Journal:
                 position = self._append(events)
             except NothingRecorded as error:  # this time, which says little of the first
                 raise OperationalError(str(error)) from error
+        self._known.keep(aggregate)
+        for other in together:
+            self._known.keep(other)
         return Committed(aggregate, position)
 
     def _append(self, events: Sequence[CanMutateAggregate[str]]) -> int:
