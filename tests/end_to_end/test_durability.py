@@ -77,7 +77,7 @@ def _whole_calls(lines: list[str]) -> list[str]:
     for line in lines:
         thread, _, call = line.partition(" ")
         if "<unfinished ...>" in call:
-            begun[thread] = call.replace("<unfinished ...>", "")
+            begun[thread] = call.replace(" <unfinished ...>", "")
         elif "resumed>" in call:
             calls.append(begun.pop(thread, "") + call.split("resumed>", 1)[1])
         else:

@@ -29,6 +29,7 @@ logger = logging.getLogger("packtrail.http")
 
 LINGER = 10.0  # seconds that a refused client may go on sending before it is cut off
 
+AT_ONCE = 128 * 1024  # bytes in one read of what may be many requests, or a small upload
 AT_ONCE_CHUNKED = 64 * 1024  # bytes of chunks in one read: tiny ones take their time
 AT_ONCE_COARSE = 256 * 1024  # where those before were large
 DRIP = 16 * 1024  # bytes a second up to which an upload drips
@@ -46,14 +47,17 @@ class Decision:
         self._request = request
 
     def service(self) -> None:
-        server = self.channel.server
+        channel, request = self.channel, self._request
         outcome: Admitted | Refused
         try:
-            outcome = server.admission.decide(self._request.head())
+            outcome = channel.server.admission.decide(request.head())
         except Exception:
             logger.exception("an upload could not be decided about")
             outcome = Refused(UNKNOWN_ERROR, None)
-        server.call_soon(lambda: self.channel.decided(self._request, outcome))
+        if isinstance(outcome, Admitted):
+            channel.admitted(request, outcome)
+        else:
+            channel.refused(request, outcome)
 
     def cancel(self) -> None:
         self.channel.cancel()
@@ -106,19 +110,19 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self._lingered += self._receive_into_shared(len(self.server.buffer))
             if self._lingered > LINGER_BYTES:
                 self.handle_close()
-        elif self.request is not None and self.request.receives_upload:
-            count = self._receive_into_shared(self._most_at_once(self.request))
-            if count >= DRIP:
-                self.drips = False
-            if count:
-                self.last_activity = time.time()
-                self.received(self.server.buffer[:count])
-                self._let_disk_catch_up()
-        else:
-            super().handle_read()
+            return
+        count = self._receive_into_shared(self._most_at_once(self.request))
+        if count >= DRIP:
+            self.drips = False
+        if count:
+            self.last_activity = time.time()
+            self.received(self.server.buffer[:count])
+            self._let_disk_catch_up()
 
-    def _most_at_once(self, request: RequestParser) -> int:
-        """How many bytes of an upload are read in one turn, before others have theirs."""
+    def _most_at_once(self, request: RequestParser | None) -> int:
+        """How many bytes are read in one turn, before others have theirs."""
+        if request is None or not request.receives_upload:
+            return AT_ONCE
         if not request.chunked:
             return len(self.server.buffer)
         return AT_ONCE_COARSE if request.body_rcv.coarse else AT_ONCE_CHUNKED
@@ -200,22 +204,41 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if len(self.requests) == 1:
             self.server.add_task(self)
 
-    def decided(self, request: RequestParser, outcome: Admitted | Refused) -> None:
-        """The decision about the upload is there."""
+    def refused(self, request: RequestParser, refused: Refused) -> None:
+        """The upload is decided against: answers that. Runs in a worker thread."""
+        request.refuse(refused)
+        self._lingers = True
+        self._held = b""
+        self._answer_decided(request)
+
+    def admitted(self, request: RequestParser, admitted: Admitted) -> None:
+        """The upload may come. Runs in a worker thread, which goes on if all of it is here."""
+        if request.chunked or len(self._held) < request.content_length:
+            self.server.call_soon(lambda: self._receive(request, admitted))
+            return
+        request.admit(admitted)
+        self._held = self._held[request.received(self._held) :]
+        if request.ends_connection:
+            self._lingers = True
+        self._answer_decided(request)
+
+    def _answer_decided(self, request: RequestParser) -> None:
+        """Before this the I/O thread leaves the request alone, for `deciding`."""
+        self.request = None
+        self.requests = [request]
+        self.deciding = False
+        self.service()
+
+    def _receive(self, request: RequestParser, admitted: Admitted) -> None:
         self.server.look_at(self)
         held, self._held = self._held, b""
-        if not self.connected or self.request is not request:
-            self.deciding = False
-            if isinstance(outcome, Admitted):
-                outcome.body.close()
+        self.deciding = False
+        if not self.connected:
+            self.request = None
+            admitted.body.close()
             return
         with self.requests_lock:
-            self.deciding = False
-            if isinstance(outcome, Refused):
-                request.refuse(outcome)
-                self._finish(request)
-                return
-            request.admit(outcome)
+            request.admit(admitted)
             self._await_body()
             if request.expect_continue:
                 self._send_continue_in_turn()
@@ -416,10 +439,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.socket.shutdown(socket.SHUT_WR)
 
     def handle_close(self) -> None:
-        request, self.request = self.request, None
         self.due = None
-        if request is not None:
-            request.close()  # an upload that broke off leaves nothing in staging
+        if not self.deciding:  # else whoever decides about the request ends it
+            request, self.request = self.request, None
+            if request is not None:
+                request.close()  # an upload that broke off leaves nothing in staging
         super().handle_close()
 
     def add_channel(self, map: Any = None) -> None:

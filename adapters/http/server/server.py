@@ -287,4 +287,4 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
 def is_answering(dispatcher: Any) -> bool:
     """Whether a worker thread has a channel's request, and the channel waits for nothing else."""
-    return bool(isinstance(dispatcher, Channel) and dispatcher.requests)
+    return isinstance(dispatcher, Channel) and bool(dispatcher.requests or dispatcher.deciding)
