@@ -41,6 +41,8 @@ MAX_STEPS = 1_000_000  # parts of targets read while all links are followed, to 
 MAX_PARTS = 25_000_000  # of names, where there are links: 100 for each of the most entries
 _READINGS = 7
 _DRIVE = re.compile(rb"[A-Za-z]:")
+# Names that need no closer look, unless there are two dots in a row.
+_USUAL_NAME = re.compile(rb"[\w.@+=~,() -][\w.@+=~,() /-]*")
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def _check_name(entry: Entry, max_length: int) -> None:
             f"The package has an entry whose name is {longest} bytes long; "
             f"it may have 1 to {max_length}"
         )
+    if entry.unicode_name is None and b".." not in entry.name and _USUAL_NAME.fullmatch(entry.name):
+        return
     try:
         decoded(entry.name, entry.flags)
         (entry.unicode_name or b"").decode()

@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.errors import BitsAtFault
 
@@ -52,8 +52,7 @@ class Directory:
     base: int
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """An entry as the central directory has it. Sizes and offsets are in bytes."""
 
     name: bytes
@@ -206,7 +205,7 @@ def _field(extra: bytes, wanted: int) -> bytes | None:
 
 def _unicode_name(extra: bytes, name: bytes) -> bytes | None:
     """The name that the Info-ZIP Unicode Path field gives; it counts only for this very name."""
-    field = _field(extra, _UNICODE_PATH)
+    field = _field(extra, _UNICODE_PATH) if extra else None
     if field is None or len(field) < 5 or field[0] != 1:
         return None
     return field[5:] if int.from_bytes(field[1:5], "little") == zlib.crc32(name) else None
@@ -253,15 +252,16 @@ def check_local_header(bits: Bits, entry: Entry) -> int:
         uncompressed, compressed = _zip64(extra, (uncompressed, compressed), name)
     stated = (crc, compressed, uncompressed)
     known = (entry.crc, entry.compressed, entry.uncompressed)
-    later = flags & DESCRIPTOR_FOLLOWS and all(
-        value in (0, told) for value, told in zip(stated, known, strict=True)
-    )
     if method != entry.method:
         raise _local_fault(entry, "has another method in its own header")
     if flags & ANY_ENCRYPTION != entry.flags & ANY_ENCRYPTION:
         raise _local_fault(entry, "is encrypted by only one of its headers")
-    if stated != known and not later:
-        raise _local_fault(entry, "has another size or checksum in its own header")
+    if stated != known:
+        later = flags & DESCRIPTOR_FOLLOWS and all(
+            value in (0, told) for value, told in zip(stated, known, strict=True)
+        )
+        if not later:
+            raise _local_fault(entry, "has another size or checksum in its own header")
     return int(extra_at + extra_length)
 
 
