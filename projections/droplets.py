@@ -15,7 +15,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     Index,
-    Row,
     Table,
     Text,
     func,
@@ -26,6 +25,7 @@ from domain.droplet import Droplet, DropletState, procfile_of
 from domain.ports import LoggedEvent
 from projections.positions import metadata
 from projections.representation import DropletView
+from projections.row_lookup import RowLookup, row_type
 from projections.rows import (
     KeyedTable,
     Rows,
@@ -167,13 +167,11 @@ class WaitingDroplet:
 class DropletReadModel:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._by_guid = RowLookup(engine, droplets, droplets.c.guid)
 
     def find(self, guid: str) -> DropletRow | None:
-        if "\0" in guid:
-            return None
-        with self._engine.connect() as connection:
-            row = connection.execute(select(droplets).where(droplets.c.guid == guid)).first()
-        return _droplet_row(row) if row else None
+        row = self._by_guid.find(guid)
+        return _droplet_row(_Stored(*row)) if row else None
 
     def page(self, query: DropletQuery, page: int, per_page: int) -> DropletPage:
         """The droplets that a query asks for; pages count from 1."""
@@ -268,7 +266,10 @@ def _askable(values: Sequence[str]) -> list[str]:
     return [value for value in values if "\0" not in value]
 
 
-def _droplet_row(row: Row[Any]) -> DropletRow:
+_Stored = row_type(droplets)
+
+
+def _droplet_row(row: Any) -> DropletRow:
     return DropletRow(
         DropletView(
             guid=row.guid,

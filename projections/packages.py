@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -13,7 +14,6 @@ from sqlalchemy import (
     Engine,
     Index,
     Integer,
-    Row,
     Select,
     Table,
     Text,
@@ -25,6 +25,7 @@ from domain.package import Package, PackageState, PackageType
 from domain.ports import LoggedEvent
 from projections.positions import metadata
 from projections.representation import PackageView
+from projections.row_lookup import RowLookup, row_type
 from projections.rows import (
     KeyedTable,
     Rows,
@@ -45,6 +46,8 @@ from projections.totals import (
     total_of,
     total_of_apps,
 )
+
+REMEMBERED = 4096  # rows that were read last
 
 packages = Table(
     "packages",
@@ -226,12 +229,10 @@ class PackageReadModel:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._snapshots = Snapshots(engine)
+        self._by_guid = RowLookup(engine, packages, packages.c.guid)
 
     def find(self, guid: str) -> PackageRow | None:
-        if "\0" in guid:
-            return None
-        with self._engine.connect() as connection:
-            row = connection.execute(_BY_GUID, {"guid": guid}).first()
+        row = self._by_guid.find(guid)
         return _package_row(row) if row else None
 
     def page(self, app_guid: str | None, page: int, per_page: int) -> PackagePage:
@@ -256,7 +257,7 @@ class PackageReadModel:
                     "most": end - start,
                 },
             ).all()
-        found = [_package_row(row) for row in rows]
+        found = [_package_row(tuple(row)) for row in rows]
         return PackagePage(total, found[::-1] if place.backwards else found)
 
     def page_of_apps(self, apps: Selection, page: int, per_page: int) -> PackagePage:
@@ -270,7 +271,7 @@ class PackageReadModel:
             if start >= total:
                 return PackagePage(total, [])
             rows = connection.execute(query.limit(per_page).offset(start)).all()
-        return PackagePage(total, [_package_row(row) for row in rows])
+        return PackagePage(total, [_package_row(tuple(row)) for row in rows])
 
     def apps(self, most: int) -> list[str]:
         """The guids of apps that have packages, `most` of them."""
@@ -318,9 +319,6 @@ class PackageReadModel:
         return texts_found(self._engine, blobs, packages.c.blob_key, keys)
 
 
-_BY_GUID = select(packages).where(packages.c.guid == bind("guid"))
-
-
 def _pages(forwards: bool, of_all: bool) -> Select[Any]:
     number = packages.c.number
     query = select(packages).limit(bind("most")).offset(bind("skipped"))
@@ -335,7 +333,13 @@ _FORWARDS = {of_all: _pages(forwards=True, of_all=of_all) for of_all in (True, F
 _BACKWARDS = {of_all: _pages(forwards=False, of_all=of_all) for of_all in (True, False)}
 
 
-def _package_row(row: Row[Any]) -> PackageRow:
+_Stored = row_type(packages)
+
+
+@lru_cache(REMEMBERED)
+def _package_row(stored: tuple[Any, ...]) -> PackageRow:
+    """The same object for the same row, as long as it is remembered: what it is is in the row."""
+    row = _Stored(*stored)
     return PackageRow(
         PackageView(
             guid=row.guid,

@@ -10,7 +10,7 @@ import falcon
 
 from adapters.bits import FileBits
 from adapters.http.disposition import attachment
-from adapters.http.exchange import Queries, caller_of, cause_of
+from adapters.http.exchange import Queries, caller_of, cause_of, is_held
 from adapters.http.faults import RangeNotSatisfiable
 from adapters.metrics import Metrics
 from adapters.tokens import Scope
@@ -61,7 +61,7 @@ class Sender:
         resp.set_headers(
             {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
         )
-        if _matches(req.get_header("If-None-Match"), etag):
+        if is_held(req, etag):
             resp.status = falcon.HTTP_304
             return
         link = self._blobs.link(sent.key)
@@ -144,10 +144,3 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     if start >= size:
         raise RangeNotSatisfiable(size)
     return start, end - start + 1
-
-
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    if if_none_match is None:
-        return False
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag in tags or "*" in tags

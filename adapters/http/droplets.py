@@ -7,11 +7,14 @@ from typing import Any
 import falcon
 
 from adapters.fields import wanted_of
+from adapters.http.answers import pretty_json
 from adapters.http.download import Sender, SentBits
 from adapters.http.exchange import (
     Commands,
+    Document,
     Queries,
     ReadModels,
+    answer_document,
     answer_json,
     caller_of,
     cause_of,
@@ -62,7 +65,8 @@ class OneDroplet:
         asked = self._queries.ask()
         row = _find(asked, guid)
         self._queries.guard.see_droplet(caller_of(req), guid, row.view.app_guid)
-        answer_json(resp, _represent_all(asked, [row.view])[0])
+        shown = _represent_all(asked, [row.view])[0]
+        answer_document(req, resp, Document.of(pretty_json(shown)))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         self._commands.may_change_droplet(req, guid)
@@ -104,7 +108,7 @@ class AllDroplets:
         paging = Paging.of_query(req.query_string, ("app_guids", "order_by", "states"), sign_order)
         seen = self._queries.guard.apps_seen(caller_of(req))
         query = _query(paging, paging.values("app_guids"), seen)
-        _answer_page(resp, self._queries, paging, "/v3/droplets", query)
+        _answer_page(req, resp, self._queries, paging, "/v3/droplets", query)
 
 
 class DropletsOfApp:
@@ -119,7 +123,7 @@ class DropletsOfApp:
         paging = Paging.of_query(req.query_string, ("order_by", "states"), sign_order)
         self._queries.check_app(guid, caller_of(req))
         path = f"/v3/apps/{segment(guid)}/droplets"
-        _answer_page(resp, self._queries, paging, path, _query(paging, [guid]))
+        _answer_page(req, resp, self._queries, paging, path, _query(paging, [guid]))
 
 
 def _query(
@@ -144,9 +148,15 @@ def _represent_all(asked: ReadModels, views: list[DropletView]) -> list[dict[str
 
 
 def _answer_page(
-    resp: falcon.Response, queries: Queries, paging: Paging, path: str, query: DropletQuery
+    req: falcon.Request,
+    resp: falcon.Response,
+    queries: Queries,
+    paging: Paging,
+    path: str,
+    query: DropletQuery,
 ) -> None:
     asked = queries.ask()
     found = asked.droplets.page(query, paging.page, paging.per_page)
     resources = _represent_all(asked, [row.view for row in found.droplets])
-    answer_json(resp, paging.render(path, found.total, resources))
+    page = pretty_json(paging.render(path, found.total, resources))
+    answer_document(req, resp, Document.of(page))

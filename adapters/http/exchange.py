@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,6 +54,38 @@ def idempotency_key(req: falcon.Request) -> str | None:
     if key is not None and not _KEY.fullmatch(key):
         raise BadKey
     return key
+
+
+@dataclass(frozen=True)
+class Document:
+    """JSON as it is answered, and the tag by which a client can tell whether it has it."""
+
+    body: bytes
+    etag: str
+
+    @classmethod
+    def of(cls, body: bytes) -> Document:
+        return cls(body, f'"{hashlib.sha256(body).hexdigest()}"')
+
+
+def answer_document(req: falcon.Request, resp: falcon.Response, document: Document) -> None:
+    """Answers a GET: with nothing but the tag where the client has the document already."""
+    resp.set_header("ETag", document.etag)
+    resp.set_header("Cache-Control", "private, no-cache")
+    if is_held(req, document.etag):
+        resp.status = falcon.HTTP_304
+    else:
+        resp.content_type = JSON_TYPE
+        resp.data = document.body
+
+
+def is_held(req: falcon.Request, etag: str) -> bool:
+    """Whether the client says that it has what the tag stands for (RFC 9110, section 13.1.2)."""
+    held = req.get_header("If-None-Match")
+    if held is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in held.split(",")]
+    return etag in tags or "*" in tags
 
 
 def answer_json(resp: falcon.Response, value: Any, status: str = falcon.HTTP_200) -> None:

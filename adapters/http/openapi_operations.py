@@ -26,6 +26,7 @@ from adapters.metrics import CONTENT_TYPE
 from domain import errors
 
 PAGE = ("page", "per_page")
+_HELD = "If-None-Match"
 _ID = {"guid": "$response.body#/guid"}
 _NO_PACKAGE = errors.PackageNotFound("")
 _NO_DROPLET = errors.DropletNotFound("")
@@ -64,6 +65,13 @@ class Operation:
 def _json(status: str, description: str, schema: str) -> Schema:
     content = {JSON_TYPE: {"schema": ref("schemas", schema)}}
     return {status: {"description": description, "content": content}}
+
+
+def _document(description: str, schema: str) -> Schema:
+    answers = _json("200", description, schema)
+    answers["200"]["headers"] = _headers("ETag")
+    held = {"description": "The client has it already.", "headers": _headers("ETag")}
+    return {**answers, "304": held}
 
 
 def _json_body(
@@ -110,7 +118,7 @@ def _leads_to(*links: tuple[str, str, Schema]) -> Schema:
 
 
 _DELETED: Schema = {"204": {"description": "It is gone."}}
-_BITS_PARAMETERS = ("Range", "If-Range", "If-None-Match")
+_BITS_PARAMETERS = ("Range", "If-Range", _HELD)
 
 OPERATIONS: list[Operation] = [
     Operation(
@@ -145,26 +153,26 @@ OPERATIONS: list[Operation] = [
     Operation(
         "/v3/apps/{guid}/packages", "GET", PackagesOfApp, "listPackagesOfApp", "packages",
         "List the packages of an app",
-        _json("200", "A page, in the order of creation.", "PageOfPackages"),
+        _document("A page, in the order of creation.", "PageOfPackages"),
         guid_of="app",
-        parameters=PAGE,
+        parameters=(*PAGE, _HELD),
         refusals=(_BAD_PAGE, _NO_APP),
     ),
     Operation(
         "/v3/packages", "GET", AllPackages, "listPackages", "packages",
         "List all packages that you may see",
-        _json("200", "A page, in the order of creation.", "PageOfPackages"),
-        parameters=PAGE,
+        _document("A page, in the order of creation.", "PageOfPackages"),
+        parameters=(*PAGE, _HELD),
         refusals=(_BAD_PAGE, _TOO_MANY_APPS),
     ),
     Operation(
         "/v3/packages/{guid}", "GET", OnePackage, "showPackage", "packages",
         "Show a package",
-        _json("200", "The package.", "Package"),
+        _document("The package.", "Package"),
         "With `at` it is shown as it was then, also if it is deleted now: not before it was "
         "created, nor after it was deleted.",
         guid_of="package",
-        parameters=("at",),
+        parameters=("at", _HELD),
         refusals=(
             _NO_PACKAGE,
             faults.BadQuery("At: position 12 is beyond the newest event, which is at 11"),
@@ -264,23 +272,24 @@ OPERATIONS: list[Operation] = [
     Operation(
         "/v3/droplets", "GET", AllDroplets, "listDroplets", "droplets",
         "List all droplets that you may see",
-        _json("200", "A page.", "PageOfDroplets"),
-        parameters=(*PAGE, "order_by", "states", "app_guids"),
+        _document("A page.", "PageOfDroplets"),
+        parameters=(*PAGE, "order_by", "states", "app_guids", _HELD),
         refusals=(_BAD_PAGE, _TOO_MANY_APPS),
     ),
     Operation(
         "/v3/apps/{guid}/droplets", "GET", DropletsOfApp, "listDropletsOfApp", "droplets",
         "List the droplets of an app",
-        _json("200", "A page.", "PageOfDroplets"),
+        _document("A page.", "PageOfDroplets"),
         guid_of="app",
-        parameters=(*PAGE, "order_by", "states"),
+        parameters=(*PAGE, "order_by", "states", _HELD),
         refusals=(_BAD_PAGE, _NO_APP),
     ),
     Operation(
         "/v3/droplets/{guid}", "GET", OneDroplet, "showDroplet", "droplets",
         "Show a droplet",
-        _json("200", "The droplet.", "Droplet"),
+        _document("The droplet.", "Droplet"),
         guid_of="droplet",
+        parameters=(_HELD,),
         refusals=(_NO_DROPLET,),
     ),
     Operation(

@@ -105,7 +105,7 @@ def parameters() -> Schema:
         ),
         "If-None-Match": _header(
             "If-None-Match",
-            "ETags of bits that the client has: it gets 304 if they are still the same.",
+            "ETags of what the client has: it gets 304 if that is still the same.",
             {"type": "string"},
         ),
         "X-VCAP-Request-ID": _header(
@@ -168,7 +168,7 @@ def headers() -> Schema:
             "schema": seconds,
         },
         "ETag": {
-            "description": "The SHA-256 of the bits, in quotes.",
+            "description": "The SHA-256 of the bits, or of the JSON, in quotes.",
             "required": True,
             "schema": {"type": "string", "pattern": '^"[0-9a-f]{64}"$'},
         },

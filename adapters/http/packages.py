@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import parse_qs
 
 import falcon
 
 from adapters.fields import new_package_of
 from adapters.history import History, NoSuchPast, aggregate_at, position_told
+from adapters.http.answers import pretty_json
 from adapters.http.exchange import (
     Commands,
+    Document,
     Queries,
+    answer_document,
     answer_json,
     caller_of,
     cause_of,
@@ -21,8 +25,8 @@ from adapters.http.paging import Paging
 from adapters.tokens import Scope
 from domain.errors import PackageNotFound
 from domain.package import Package
-from projections.packages import PackagePage
-from projections.representation import represent, segment, view_of
+from projections.packages import REMEMBERED, PackagePage
+from projections.representation import PackageView, represent, segment, view_of
 
 
 class PackagesOfApp:
@@ -38,7 +42,7 @@ class PackagesOfApp:
         paging = Paging.of_query(req.query_string)
         self._queries.check_app(guid, caller_of(req))
         found = self._queries.ask().packages.page(guid, paging.page, paging.per_page)
-        _answer_page(resp, paging, f"/v3/apps/{segment(guid)}/packages", found)
+        _answer_page(req, resp, paging, f"/v3/apps/{segment(guid)}/packages", found)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         by = cause_of(req)
@@ -73,7 +77,7 @@ class AllPackages:
             found = packages.page(None, paging.page, paging.per_page)
         else:
             found = packages.page_of_apps(seen, paging.page, paging.per_page)
-        _answer_page(resp, paging, "/v3/packages", found)
+        _answer_page(req, resp, paging, "/v3/packages", found)
 
 
 class OnePackage:
@@ -87,15 +91,16 @@ class OnePackage:
         self._history = history
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
-        at = parse_qs(req.query_string, keep_blank_values=True).get("at")
-        if at is not None:
-            self._show_past(req, resp, guid, at[-1])
-            return
+        if req.query_string:
+            at = parse_qs(req.query_string, keep_blank_values=True).get("at")
+            if at is not None:
+                self._show_past(req, resp, guid, at[-1])
+                return
         row = self._queries.ask().packages.find(guid)
         if row is None:
             raise PackageNotFound(guid)
         self._queries.guard.see_package(caller_of(req), guid, row.view.app_guid)
-        answer_json(resp, represent(row.view))
+        answer_document(req, resp, _document(row.view))
 
     def _show_past(self, req: falcon.Request, resp: falcon.Response, guid: str, at: str) -> None:
         """Today's rendering of a package as it was, also of one that is deleted now."""
@@ -107,7 +112,7 @@ class OnePackage:
         if package is None or package.deleted:
             raise PackageNotFound(guid)
         self._queries.guard.see_package(caller_of(req), guid, package.app_guid)
-        answer_json(resp, represent(view_of(package)))
+        answer_document(req, resp, _document(view_of(package)))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, guid: str) -> None:
         self._commands.may_change_package(req, guid)
@@ -115,6 +120,14 @@ class OnePackage:
         resp.status = falcon.HTTP_204
 
 
-def _answer_page(resp: falcon.Response, paging: Paging, path: str, found: PackagePage) -> None:
-    resources = [represent(row.view) for row in found.packages]
-    answer_json(resp, paging.render(path, found.total, resources))
+@lru_cache(REMEMBERED)
+def _document(view: PackageView) -> Document:
+    return Document.of(pretty_json(represent(view)))
+
+
+def _answer_page(
+    req: falcon.Request, resp: falcon.Response, paging: Paging, path: str, found: PackagePage
+) -> None:
+    documents = (_document(row.view).body for row in found.packages)
+    page = paging.render_joined(path, found.total, documents)
+    answer_document(req, resp, Document.of(page))

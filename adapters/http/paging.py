@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from adapters.http.answers import pretty_json
 from adapters.http.faults import BadQuery
 
 DEFAULT_PER_PAGE = 50
@@ -54,6 +55,14 @@ class Paging:
         if reasons:
             raise BadQuery(", ".join(reasons))
         return cls(page, per_page, filters)
+
+    def render_joined(self, path: str, total: int, documents: Iterable[bytes]) -> bytes:
+        """The same as the JSON of `render`, of resources that are JSON already."""
+        frame = pretty_json(self.render(path, total, []))
+        nested = b",\n    ".join(document.replace(b"\n", b"\n    ") for document in documents)
+        if not nested:
+            return frame
+        return frame.removesuffix(b"[]\n}") + b"[\n    " + nested + b"\n  ]\n}"
 
     def render(self, path: str, total: int, resources: list[Any]) -> dict[str, Any]:
         """The page as the contract has it; `total` counts the entries of all pages."""

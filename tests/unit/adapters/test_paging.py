@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from adapters.http.answers import pretty_json
 from adapters.http.faults import BadQuery
 from adapters.http.paging import Paging
 
@@ -96,3 +97,12 @@ def test_a_page_tells_the_total_and_its_entries() -> None:
     assert rendered["pagination"]["total_results"] == 3
     assert rendered["resources"] == ["entry"]
     assert rendered["pagination"]["next"] == {"href": "/v3/apps/a/packages?page=3&per_page=1"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_page_of_json_is_the_json_of_the_page(count: int) -> None:
+    """Joined from what is rendered already, byte for byte; texts may have lines, too."""
+    resources = [{"guid": f"a\n{n}\u2028", "links": {"self": {"href": "/"}}} for n in range(count)]
+    paging = Paging(2, 3)
+    joined = paging.render_joined("/v3/packages", 7, (pretty_json(one) for one in resources))
+    assert joined == pretty_json(paging.render("/v3/packages", 7, resources))
