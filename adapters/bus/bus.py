@@ -81,6 +81,9 @@ class Broker(Protocol):
         Raises `BrokerAway`.
         """
 
+    def wake(self) -> None:
+        """Ends a `wait`, or the next one."""
+
 
 class Bus(Protocol):
     """What the relay and the consumers need; every broker's adapter passes the same tests.
@@ -196,6 +199,7 @@ class Consumer:
         self._in_hand = 0  # received, and not yet looked at again by the receiving thread
         self._stopping = threading.Event()
         self._deadline = 0.0
+        self._broker: Broker | None = None
         self._receiver = threading.Thread(
             target=self._receive, name=f"{lanes[0].queue}-0", daemon=True
         )
@@ -263,6 +267,7 @@ class Consumer:
             for lane, channel in zip(self._lanes, channels, strict=True)
         ]
         with self._bus.receiving(connection) as broker:
+            self._broker = broker
             # They are not cancelled, but end with their channels: what was not acknowledged is
             # then back in the queue before another consumer gets what was behind it.
             for consumer in consumers:
@@ -296,7 +301,9 @@ class Consumer:
     def _work(self, lane: Lane) -> None:
         while (delivery := lane.received.get()) is not None:
             self._handled.put((delivery, self._handled_as(lane, delivery)))
-            self._bus.wake()
+            broker = self._broker
+            if broker is not None:
+                broker.wake()
 
     def _handled_as(self, lane: Lane, delivery: Any) -> Done:
         """Has a message handled; what is to become of it."""

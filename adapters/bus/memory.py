@@ -28,53 +28,98 @@ from adapters.bus.messages import Message
 logger = logging.getLogger("packtrail.bus")
 
 
-class _Wakeups:
-    """Counts reasons to look around, and waits for the next one."""
+class _Bell:
+    """Counts reasons to look around that one connection has, and waits for the next one."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self.count = 0
 
-    def notify(self) -> None:
+    def ring(self) -> None:
         with self._condition:
             self.count += 1
             self._condition.notify_all()
 
     def wait(self, seen: int, timeout: float | None) -> bool:
-        """Whether there was one after the `seen` first, within `timeout` seconds."""
+        """Whether it rang after the `seen` first times, within `timeout` seconds."""
         with self._condition:
             return self._condition.wait_for(lambda: self.count > seen, timeout)
 
 
-def _transport_class(wakeups: _Wakeups) -> type[memory.Transport]:
+class _Bells:
+    """Which connections there are, and who of them consumes a queue: only they are woken."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all: frozenset[_Bell] = frozenset()
+        self._of_queues: dict[str, frozenset[_Bell]] = {}
+
+    def add(self, bell: _Bell) -> None:
+        with self._lock:
+            self._all |= {bell}
+
+    def consumes(self, bell: _Bell, queue: str) -> None:
+        with self._lock:
+            self._of_queues[queue] = self._of_queues.get(queue, frozenset()) | {bell}
+
+    def remove(self, bell: _Bell) -> None:
+        with self._lock:
+            self._all -= {bell}
+            for queue, bells in self._of_queues.items():
+                self._of_queues[queue] = bells - {bell}
+
+    def ring(self, queue: str) -> None:
+        for bell in self._of_queues.get(queue, ()):
+            bell.ring()
+
+    def ring_all(self) -> None:
+        for bell in self._all:
+            bell.ring()
+
+
+def _transport_class(bells: _Bells) -> type[memory.Transport]:
     class Channel(memory.Channel):
         queues: dict[str, Any] = {}
         events: defaultdict[str, set[Any]] = defaultdict(set)
 
+        def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+            consuming = super().basic_consume(queue, *args, **kwargs)
+            bells.consumes(self.connection.bell, queue)
+            return consuming
+
         def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
             super()._put(queue, message, **kwargs)
-            wakeups.notify()
+            bells.ring(queue)
 
         def _restore(self, message: Any) -> None:
             super()._restore(message)
-            wakeups.notify()
+            bells.ring_all()
 
     class Transport(memory.Transport):
         global_state = BrokerState()
-        _seen = 0  # wake-ups that whoever drains had a chance to react to
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.bell = _Bell()
+            self._seen = 0  # how often it rang when whoever drains looked around
+            bells.add(self.bell)
+
+        def close_connection(self, connection: Any) -> None:
+            bells.remove(self.bell)
+            super().close_connection(connection)
 
         def drain_events(self, connection: Any, timeout: float | None = None) -> None:
             """Delivers one message; returns without one if woken since the last time."""
-            missed = wakeups.count > self._seen
-            self._seen = wakeups.count
+            missed = self.bell.count > self._seen
+            self._seen = self.bell.count
             try:
                 self.cycle.get(self._deliver, timeout=timeout)
             except Empty:
                 if missed:
                     return
-                if not wakeups.wait(self._seen, timeout):
+                if not self.bell.wait(self._seen, timeout):
                     raise TimeoutError from None
-                self._seen = wakeups.count
+                self._seen = self.bell.count
                 with contextlib.suppress(Empty):
                     self.cycle.get(self._deliver, timeout=timeout)
 
@@ -90,13 +135,16 @@ class _Receiver:
         with contextlib.suppress(TimeoutError):
             self._connection.drain_events(timeout=timeout)
 
+    def wake(self) -> None:
+        self._connection.transport.bell.ring()
+
 
 class MemoryBus:
     """A `Bus` (see `adapters.bus.bus`) for the threads of one process."""
 
     def __init__(self) -> None:
-        self._wakeups = _Wakeups()
-        self._transport = _transport_class(self._wakeups)
+        self._bells = _Bells()
+        self._transport = _transport_class(self._bells)
         self._connection = self.connect()
         self._lock = threading.Lock()  # kombu's channels are for one thread at a time
         self._producer = kombu.Producer(self._connection.channel())
@@ -142,7 +190,7 @@ class MemoryBus:
         yield _Receiver(connection)
 
     def wake(self) -> None:
-        self._wakeups.notify()
+        self._bells.ring_all()
 
     def close(self) -> None:
         self._timers.stop()

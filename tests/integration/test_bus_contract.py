@@ -513,6 +513,28 @@ def published(bus: Bus, message: Message) -> bool:
 class TestMemoryBus:
     """What only the bus inside one process promises."""
 
+    def test_a_message_wakes_only_who_consumes_its_queue(self) -> None:
+        """A thread that has nothing to do would wait for its turn on the processor for nothing."""
+        bus = MemoryBus()
+        bus.declare()
+        with ExitStack() as stack:
+            stack.callback(bus.close)
+            connections = {}
+            for queue in (STORAGE, HASHING):
+                connection = stack.enter_context(bus.connect())
+                channel = stack.enter_context(connection.channel())
+                consumer = kombu.Consumer(
+                    channel, [bus.queue(queue)], on_message=lambda delivery: delivery.ack()
+                )
+                consumer.consume()
+                connections[queue] = stack.enter_context(bus.receiving(connection))
+            before = {queue: bell_of(broker).count for queue, broker in connections.items()}
+            for number in range(3):
+                bus.send(STORAGE, message(number))
+            after = {queue: bell_of(broker).count for queue, broker in connections.items()}
+            assert after[STORAGE] - before[STORAGE] == 3
+            assert after[HASHING] == before[HASHING]
+
     def test_a_bus_with_delayed_messages_can_be_closed(self) -> None:
         """They are lost with it; the log knows what is unfinished."""
         bus = MemoryBus()
@@ -522,6 +544,10 @@ class TestMemoryBus:
         closing.start()
         closing.join(10)
         assert not closing.is_alive()
+
+
+def bell_of(broker: Any) -> Any:
+    return broker._connection.transport.bell
 
 
 class HeldBus:
@@ -536,10 +562,6 @@ class HeldBus:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bus, name)
-
-    def wake(self) -> None:
-        self._bus.wake()
-        self.message_is_done.set()
 
     @contextmanager
     def receiving(self, connection: Any) -> Iterator[Any]:
@@ -563,6 +585,10 @@ class _HeldBroker:
         self._broker.wait(timeout)
         if time.monotonic() - start >= timeout:
             self._bus.waited_in_vain += 1
+
+    def wake(self) -> None:
+        self._broker.wake()
+        self._bus.message_is_done.set()
 
 
 def as_bytes(body: bytes | str) -> bytes:

@@ -99,6 +99,9 @@ class _Watched:
             self._bus.receivers += 1
         self._broker.wait(timeout)
 
+    def wake(self) -> None:
+        self._broker.wake()
+
 
 @dataclass(frozen=True)
 class Crew:
