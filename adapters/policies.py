@@ -38,6 +38,20 @@ CATCH_UP = 2.0  # seconds that the read models have to reach what is handled
 LOOK = 2.0  # seconds between looks for droplets whose time is up
 
 
+_DECIDED_BY_READ_MODELS = (
+    App.Deleted,
+    App.CurrentDropletAssigned,
+    Space.Deleted,
+    Organization.Deleted,
+    Package.HashComputed,
+    Package.ProcessingFailed,
+    Package.Deleted,
+    Droplet.Staged,
+    Droplet.StagingFailed,
+    Droplet.Deleted,
+)
+
+
 class NotLevel(Exception):
     """The read models are behind the events that are to be handled."""
 
@@ -78,7 +92,8 @@ class Policies(Follower):
         self._started_at = clock()
 
     def _handle(self, events: Sequence[LoggedEvent]) -> None:
-        self._require_level(events[-1].position)
+        if any(isinstance(logged.event, _DECIDED_BY_READ_MODELS) for logged in events):
+            self._require_level(events[-1].position)
         directory = self._services.directory
         grown: dict[str, RecordedEvent] = {}  # apps that may have too much now, and why
         for logged in events:
@@ -158,8 +173,9 @@ class Policies(Follower):
                 with suppress(Refusal):
                     self._services.packages.expire(guid, by, partial(self._is_in_use, guid))
         if self._rules.droplets is not None:
-            app = self._directory.app(app_guid)
-            for guid in self._droplets.surplus(app_guid, self._rules.droplets):
+            surplus = self._droplets.surplus(app_guid, self._rules.droplets)
+            app = self._directory.app(app_guid) if surplus else None
+            for guid in surplus:
                 if app is not None and guid == app.current_droplet:
                     continue
                 with suppress(Refusal):

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Index,
     Table,
     Text,
+    bindparam,
     func,
     select,
 )
@@ -238,13 +239,8 @@ class DropletReadModel:
 
     def surplus(self, app_guid: str, kept: int) -> list[str]:
         """The STAGED droplets of an app that are not among its `kept` newest."""
-        query = (
-            select(droplets.c.guid)
-            .where(droplets.c.app_guid == app_guid, droplets.c.state == DropletState.STAGED.value)
-            .order_by(droplets.c.number.desc())
-        )
         with self._engine.connect() as connection:
-            return list(connection.scalars(query))[kept:]
+            return list(connection.scalars(_SURPLUS, {"app_guid": app_guid, "kept": kept}))
 
     def packages_being_staged(self, guids: Sequence[str]) -> set[str]:
         """Which of these packages a droplet is being made of."""
@@ -259,6 +255,17 @@ class DropletReadModel:
     def guids(self, guids: Iterable[str]) -> set[str]:
         """Which of these droplets there are."""
         return texts_found(self._engine, select(droplets.c.guid), droplets.c.guid, guids)
+
+
+_SURPLUS = (
+    select(droplets.c.guid)
+    .where(
+        droplets.c.app_guid == bindparam("app_guid"),
+        droplets.c.state == DropletState.STAGED.value,
+    )
+    .order_by(droplets.c.number.desc())
+    .offset(bindparam("kept"))
+)
 
 
 def _askable(values: Sequence[str]) -> list[str]:

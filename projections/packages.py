@@ -294,17 +294,8 @@ class PackageReadModel:
 
     def surplus(self, app_guid: str, kept: int) -> list[str]:
         """The READY packages of an app, of type bits, that are not among its `kept` newest."""
-        query = (
-            select(packages.c.guid)
-            .where(
-                packages.c.app_guid == app_guid,
-                packages.c.state == PackageState.READY.value,
-                packages.c.type == PackageType.BITS.value,
-            )
-            .order_by(packages.c.number.desc())
-        )
         with self._engine.connect() as connection:
-            return list(connection.scalars(query))[kept:]
+            return list(connection.scalars(_SURPLUS, {"app_guid": app_guid, "kept": kept}))
 
     def being_copied(self, guids: Sequence[str]) -> set[str]:
         """Which of these packages are the source of a copy that is not ready yet."""
@@ -317,6 +308,18 @@ class PackageReadModel:
         """Which of the keys a package names."""
         blobs = select(packages.c.blob_key)
         return texts_found(self._engine, blobs, packages.c.blob_key, keys)
+
+
+_SURPLUS = (
+    select(packages.c.guid)
+    .where(
+        packages.c.app_guid == bind("app_guid"),
+        packages.c.state == PackageState.READY.value,
+        packages.c.type == PackageType.BITS.value,
+    )
+    .order_by(packages.c.number.desc())
+    .offset(bind("kept"))
+)
 
 
 def _pages(forwards: bool, of_all: bool) -> Select[Any]:

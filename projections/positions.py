@@ -152,10 +152,12 @@ def standings(connection: Connection, *, for_update: bool = False) -> dict[str, 
     }
 
 
+_STOPPED = select(stops.c.name)
+
+
 def stopped(connection: Connection, names: Iterable[str]) -> list[str]:
     """Which of these read models have stopped before an event."""
-    query = select(stops.c.name).where(stops.c.name.in_(names)).order_by(stops.c.name)
-    return list(connection.scalars(query))
+    return sorted({*connection.scalars(_STOPPED)} & {*names})
 
 
 def troubles(found: Mapping[str, Standing]) -> list[str]:
