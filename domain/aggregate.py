@@ -65,6 +65,11 @@ class Aggregate(BaseAggregate[str]):
     def guid(self) -> str:
         return self.id.removeprefix(self.ID_PREFIX)
 
+    @property
+    def event_id(self) -> str:
+        """The id of its last event."""
+        return f"{self.guid}/{self.version}"
+
     @classmethod
     def _begin(
         cls, event_class: type[CanInitAggregate[str]], guid: str, by: Cause, **fields: Any

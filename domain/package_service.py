@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from domain.aggregate import Cause
 from domain.directory_service import DirectoryService
@@ -89,6 +90,17 @@ class PackageService:
 
     def record_hashes(self, guid: str, digests: Digests, by: Cause) -> Committed[Package]:
         return self._change(guid, lambda package: package.record_hashes(digests, by))
+
+    def record_stored_and_hashed(
+        self, guid: str, stored: StoredBits, digests: Digests, by: Cause
+    ) -> Committed[Package]:
+        """What was one step of the work: both events, or neither. The second follows the first."""
+
+        def decide(package: Package) -> None:
+            package.record_stored(stored, by)
+            package.record_hashes(digests, replace(by, caused_by=package.event_id))
+
+        return self._change(guid, decide)
 
     def record_copied(
         self, guid: str, stored: StoredBits, digests: Digests, by: Cause

@@ -20,7 +20,8 @@ from domain.errors import (
     StagedBitsMissing,
 )
 from domain.hashing import digests_of
-from domain.package import Fault, Package, PackageState
+from domain.journal import Committed
+from domain.package import Digests, Fault, Package, PackageState, StoredBits
 from domain.package_service import PackageService
 from domain.ports import BlobStore, Staging
 
@@ -86,24 +87,31 @@ class Processing:
         staging: Staging,
         blobs: BlobStore,
         limits: ArchiveLimits,
+        small: int = 0,
     ) -> None:
+        """Bits of up to `small` bytes are hashed as they are stored: one step, and one append."""
+        self._small = small
         self._packages = packages
         self._staging = staging
         self._blobs = blobs
         self._limits = limits
 
-    def store(self, guid: str, by: Cause, most: int | None = None) -> None:
-        """Checks the staged bits and makes them a blob; for a copy, copies its source's blob."""
+    def store(self, guid: str, by: Cause, most: int | None = None) -> float | None:
+        """Checks the staged bits and makes them a blob; for a copy, copies its source's blob.
+
+        Returns the seconds since the work on the package began, if its bits were small ones and
+        this made it READY.
+        """
         package = self._unless_gone(guid)
         if package is None or not package.needs_storing:
-            return
+            return None
         try:
-            if package.state is PackageState.COPYING:
-                self._store_copy(package, by, most)
-            else:
-                self._store_upload(package, by, most)
+            if package.state is not PackageState.COPYING:
+                return self._store_upload(package, by, most)
+            self._store_copy(package, by, most)
         except BitsAtFault as fault:
             self._fail(guid, str(fault), by)
+        return None
 
     def hash(self, guid: str, by: Cause, most: int | None = None) -> float | None:
         """Computes SHA-1 and SHA-256 of the stored bits in one pass over them.
@@ -123,9 +131,7 @@ class Processing:
             if current is not None and current.needs_hashing:
                 raise
             return None
-        if ready.position is None or package.work_began_at is None:
-            return None  # another worker was first
-        return (ready.aggregate.modified_on - package.work_began_at).total_seconds()
+        return _seconds_to(ready)
 
     def discard(self, guid: str, most: int | None = None) -> None:
         """Removes the bits that the package, as the log has it, no longer needs."""
@@ -165,7 +171,7 @@ class Processing:
         except PackageNotFound:
             return
 
-    def _store_upload(self, package: Package, by: Cause, most: int | None) -> None:
+    def _store_upload(self, package: Package, by: Cause, most: int | None) -> float | None:
         assert package.staged is not None
         require_at_most(most, package.staged.length)
         key = blob_key(package.guid)
@@ -182,11 +188,25 @@ class Processing:
             current = self._unless_gone(package.guid)
             if current is not None and current.needs_storing:
                 raise
-            return  # another worker stored them, and they were discarded since
+            return None  # another worker stored them, and they were discarded since
         try:
+            digests = self._digests_if_small(stored)
+            if digests is not None:
+                ready = self._packages.record_stored_and_hashed(package.guid, stored, digests, by)
+                return _seconds_to(ready)
             self._packages.record_stored(package.guid, stored, by)
         except PackageNotFound:
             self._blobs.delete(key)  # deleted while we stored
+        return None
+
+    def _digests_if_small(self, stored: StoredBits) -> Digests | None:
+        if stored.size > self._small:
+            return None
+        try:
+            with self._blobs.open(stored.key) as bits:
+                return digests_of(bits)
+        except BlobMissing:
+            return None  # that is found out, and dealt with, where hashing is a step of its own
 
     def _store_copy(self, package: Package, by: Cause, most: int | None) -> None:
         assert package.source_guid is not None
@@ -208,3 +228,11 @@ class Processing:
             self._packages.record_copied(package.guid, stored, source.digests, by)
         except PackageNotFound:
             self._blobs.delete(key)
+
+
+def _seconds_to(ready: Committed[Package]) -> float | None:
+    """How long the work took; None where another worker was first."""
+    began = ready.aggregate.work_began_at
+    if ready.position is None or began is None:
+        return None
+    return (ready.aggregate.modified_on - began).total_seconds()

@@ -80,6 +80,7 @@ from projections.unfinished import Step, WorkReadModel
 
 logger = logging.getLogger("packtrail.serve")
 
+SMALL = 1 << 20  # bytes, which are hashed in some 3 ms
 HTTP_THREADS = 8
 LEVEL_PATIENCE = 5.0  # seconds that a command waits for the read models, before it tries again
 POLICIES = "policies"  # the name under which their position is kept
@@ -330,7 +331,8 @@ class Wiring:
             return []
         self._prepare_bits()
         limits = archive_limits(self._settings.limits)
-        processing = Processing(self._work.packages, self._staging, self._blobs, limits)
+        small = SMALL if {Step.STORAGE, Step.HASHING} <= set(steps) else 0
+        processing = Processing(self._work.packages, self._staging, self._blobs, limits, small)
         worker = Worker(
             self._bus, processing, self._droplets(self._work), self.metrics, self._tracing, steps
         )

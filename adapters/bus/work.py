@@ -199,10 +199,10 @@ class WorkHandler:
             self._droplets.discard(heard.guid, self._most)
         elif heard.type not in STEP_EVENTS:
             self._processing.discard(heard.guid, self._most)
-        elif self._step is Step.STORAGE:
-            self._processing.store(heard.guid, heard.cause, self._most)
         else:
-            seconds = self._processing.hash(heard.guid, heard.cause, self._most)
+            storing = self._step is Step.STORAGE
+            step = self._processing.store if storing else self._processing.hash
+            seconds = step(heard.guid, heard.cause, self._most)
             if seconds is not None:
                 self._metrics.ready_seconds.observe(seconds)
         self._count("done")

@@ -11,6 +11,7 @@ import pytest
 from adapters.bits import FileBits
 from adapters.blob_store.local import LocalBlobs
 from adapters.staging.local import LocalStaging
+from domain.aggregate import Cause
 from domain.archive import ArchiveLimits
 from domain.errors import BlobMissing, LargeBits, StagedBitsMissing
 from domain.package import (
@@ -88,6 +89,41 @@ def test_storing_and_hashing_make_a_package_ready(work: Work, before: bytes, aft
     work.processing.discard(guid)
     assert work.staged_files() == []
     assert work.blob(guid).exists()
+
+
+def hashing_up_to(work: Work, size: int) -> Processing:
+    return Processing(work.store.service, work.staging, work.blobs, ArchiveLimits(1_000_000), size)
+
+
+def test_small_bits_are_stored_and_hashed_in_one_step(work: Work) -> None:
+    """Both events are there, one after the other and because of it; a late message does nothing."""
+    guid = work.uploaded()
+    processing = hashing_up_to(work, len(BITS))
+    by = Cause("user-1", "request-1", f"{guid}/2")
+    seconds = processing.store(guid, by)
+    assert seconds is not None
+    assert seconds >= 0
+    package = work.package(guid)
+    assert package.state is PackageState.READY
+    assert package.digests is not None
+    assert (package.digests.sha1, package.digests.sha256) == (sha1(BITS), sha256(BITS))
+    assert work.blob(guid).read_bytes() == BITS
+    stored, hashed = (logged.event for logged in work.store.log.read(2, 10))
+    assert (stored.TOPIC, hashed.TOPIC) == ("package.bits_stored", "package.hash_computed")
+    assert (stored.caused_by, hashed.caused_by) == (f"{guid}/2", f"{guid}/3")
+    assert processing.hash(guid, BY) is None
+    assert processing.store(guid, BY) is None
+    assert work.store.log.head() == 4
+
+
+def test_bits_that_are_not_small_are_hashed_in_a_step_of_its_own(work: Work) -> None:
+    """One byte more."""
+    guid = work.uploaded()
+    processing = hashing_up_to(work, len(BITS) - 1)
+    assert processing.store(guid, BY) is None
+    assert work.package(guid).needs_hashing
+    assert processing.hash(guid, BY) is not None
+    assert work.package(guid).state is PackageState.READY
 
 
 def test_repeated_and_late_messages_change_nothing(work: Work) -> None:
