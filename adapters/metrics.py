@@ -44,6 +44,8 @@ class Metrics:
             "packtrail_http_request_seconds", "Seconds from a request to its answer.",
             ["route"], buckets=_SECONDS, registry=own,
         )  # fmt: skip
+        # looked up once: as many as there are labels
+        self._known_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.received_bytes = Counter(
             "packtrail_received_bytes", "Bytes of bits that were accepted.", registry=own
         )
@@ -66,6 +68,18 @@ class Metrics:
             "packtrail_commands", "Commands by message that were answered.",
             ["type", "outcome"], registry=own,
         )  # fmt: skip
+
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request that was answered: `seconds` after it came."""
+        known = self._known_requests.get((method, route, status))
+        if known is None:
+            known = (
+                self.requests.labels(method, route, status),
+                self.request_seconds.labels(route),
+            )
+            self._known_requests[method, route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
 
     def show(self, collector: Collector) -> None:
         """From here on what the collector collects is told as well."""

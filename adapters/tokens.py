@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -84,7 +84,7 @@ class Tokens:
                 caller, expires_at, verified_with = known
                 if verified_with == generation and time.time() < expires_at:
                     self._remembered.move_to_end(digest)
-                    return replace(caller, token=token)
+                    return _shown_by(caller, token)
                 del self._remembered[digest]
         claims = self._claims(token)
         caller = _caller_of(claims)
@@ -92,7 +92,7 @@ class Tokens:
             self._remembered[digest] = (caller, claims["exp"], generation)
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
-        return replace(caller, token=token)
+        return _shown_by(caller, token)
 
     def _claims(self, token: str) -> dict[str, Any]:
         try:
@@ -131,6 +131,10 @@ class Tokens:
         if email is not None:
             claims["email"] = email
         return jwt.encode(claims, secret, algorithm="HS256")
+
+
+def _shown_by(caller: Caller, token: str) -> Caller:
+    return Caller(caller.guid, caller.scopes, caller.email, token)
 
 
 def _caller_of(claims: Mapping[str, Any]) -> Caller:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import falcon
@@ -97,10 +96,9 @@ class RequestMiddleware:
             req.get_header(REQUEST_ID_HEADER), req.get_header("X-Request-ID")
         )
         context.request_id.set(req.context.request_id)
-        req.context.span = ExitStack()
-        req.context.span.enter_context(
-            self._tracing.span(req.method, req.context.request_id, **{"http.target": req.path})
-        )
+        span = self._tracing.span(req.method, req.context.request_id, **{"http.target": req.path})
+        span.__enter__()
+        req.context.span = span
         resp.set_header(REQUEST_ID_HEADER, req.context.request_id)
         if req.path.startswith("//"):  # the router would take it for one slash
             raise UnknownRequest
@@ -125,15 +123,14 @@ class RequestMiddleware:
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
     ) -> None:
-        req.context.span.close()
+        req.context.span.__exit__(None, None, None)
         caller: Caller | None = getattr(req.context, "caller", None)
         if caller and resp.status_code < 400 and resource.scopes[req.method] is Scope.WRITE:
             self._people.note(caller)
         seconds = time.monotonic() - req.context.started
         route = req.uri_template or "none"
         method = req.method if req.uri_template else "any"
-        self._metrics.requests.labels(method, route, resp.status_code).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        self._metrics.count_request(method, route, resp.status_code, seconds)
         logger.info(
             "request",
             extra={
