@@ -8,7 +8,8 @@ head's length: it runs in the I/O thread.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from adapters.http.answers import (
     INVALID_TOKEN,
@@ -18,6 +19,7 @@ from adapters.http.answers import (
 )
 
 MAX_HEADERS = 100
+REMEMBERED_NAME = 64  # bytes of a header's name up to which it is remembered
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) (HTTP/[0-9]\.[0-9])")
 _VERSIONS = {b"HTTP/1.0": "1.0", b"HTTP/1.1": "1.1"}
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -41,8 +43,7 @@ class BrokenHead(Exception):
         self.answer = unparsable(reason, status)
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """A request line and headers that can be read in one way alone.
 
     `path` and `query` are as they were sent, percent-encoded. `headers` has upper-case names
@@ -125,7 +126,15 @@ def is_field_line(line: bytes) -> bool:
 
 def field_name(line: bytes) -> str:
     """The upper-case name, with underscores, of a line that is a field's."""
-    return line.partition(b":")[0].decode().upper().replace("-", "_")
+    return _name(line.partition(b":")[0])
+
+
+def _name(written: bytes) -> str:
+    """A field's name in upper case, with underscores; empty for what is none."""
+    return written.decode().upper().replace("-", "_") if _NAME.fullmatch(written) else ""
+
+
+_known_name = lru_cache(256)(_name)  # clients send the same ones again and again
 
 
 def _fields(lines: list[bytes]) -> dict[str, str]:
@@ -135,12 +144,13 @@ def _fields(lines: list[bytes]) -> dict[str, str]:
     for line in lines:
         if line[:1] in (b" ", b"\t"):
             raise BrokenHead("a header goes on in a second line")
-        if not is_field_line(line):
+        written, colon, rest = line.partition(b":")
+        name = _known_name(written) if len(written) <= REMEMBERED_NAME else _name(written)
+        if not colon or not name:
             raise BrokenHead(f"not a header's name, a colon and a value: {_name_in(line)}")
-        name = field_name(line)
-        if b"_" in line.partition(b":")[0]:
+        if b"_" in written:
             continue
-        value = line.partition(b":")[2].strip(b" \t").decode("latin-1")
+        value = rest.strip(b" \t").decode("latin-1")
         if name not in headers:
             headers[name] = value
         elif name in _SINGLE:
@@ -154,7 +164,7 @@ def _split(method: str, target: str) -> tuple[str | None, str, str]:
     """A target's authority, path and query (RFC 9112, section 3.2)."""
     authority = None
     rest = target
-    absolute = _ABSOLUTE.fullmatch(target)
+    absolute = None if target.startswith("/") else _ABSOLUTE.fullmatch(target)
     if absolute is not None:
         authority, rest = absolute[1], absolute[2]
         if not _AUTHORITY.fullmatch(authority):
@@ -195,7 +205,9 @@ def _body_length(version: str, headers: dict[str, str]) -> int | None:
 
 def _keeps_alive(version: str, headers: dict[str, str]) -> bool:
     """Whether the connection outlives the request; leaves the header Connection as one word."""
-    options = {o.strip(" \t").lower() for o in headers.get("CONNECTION", "").split(",")}
+    if "CONNECTION" not in headers:
+        return version == "1.1"
+    options = {o.strip(" \t").lower() for o in headers["CONNECTION"].split(",")}
     keeps = "close" not in options and (version == "1.1" or "keep-alive" in options)
     if "close" in options:
         headers["CONNECTION"] = "close"

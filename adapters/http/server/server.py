@@ -21,6 +21,7 @@ from waitress.server import TcpWSGIServer
 
 from adapters.http.server.channel import Channel
 from adapters.http.server.parser import Admission
+from adapters.http.server.workers import Workers
 from adapters.limits import Limits
 
 logger = logging.getLogger("packtrail.http")
@@ -72,7 +73,10 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         if listening is not None:
             info = (listening.family, listening.type, listening.proto, listening.getsockname())
             shared = {"_sock": listening, "sockinfo": info, "bind_socket": False}
-        super().__init__(application, map={}, adj=adjustments, _start=False, **shared)
+        workers = Workers(adjustments.threads)
+        super().__init__(
+            application, map={}, adj=adjustments, dispatcher=workers, _start=False, **shared
+        )
         for dispatcher in (self, self.trigger):
             self._interests[dispatcher._fileno] = 0
             self._epoll.register(dispatcher._fileno, 0)
