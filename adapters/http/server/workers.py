@@ -1,11 +1,11 @@
-"""The threads that answer requests, and the queue that they take them from."""
+"""The threads that answer requests."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from queue import Empty, SimpleQueue
+from collections import deque
 from typing import Protocol
 
 logger = logging.getLogger("packtrail.http")
@@ -18,52 +18,83 @@ class Work(Protocol):
 
 
 class Workers:
-    """waitress's dispatcher of tasks, on a queue that wakes one thread by one system call."""
+    """waitress's dispatcher of tasks, which wakes one thread for a task, and no other.
+
+    It is the one that became idle last: what it needs is still in a processor's caches.
+    """
 
     def __init__(self, count: int) -> None:
-        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._waiting: deque[Work] = deque()
+        self._idle: list[_Worker] = []
         self._stopping = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"http-{number}", daemon=True)
-            for number in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._workers = [_Worker(self, number) for number in range(count)]
+        for worker in self._workers:
+            worker.start()
 
     def add_task(self, task: Work) -> None:
-        self._queue.put(task)
+        with self._lock:
+            if not self._idle:
+                self._waiting.append(task)
+                return
+            worker = self._idle.pop()
+        worker.wake(task)
+
+    def next_for(self, worker: _Worker) -> Work | None:
+        """The task that waits for longest; without one the worker is idle, and is handed one."""
+        with self._lock:
+            if self._waiting and not self._stopping:
+                return self._waiting.popleft()
+            if self._stopping:
+                worker.wake(None)
+            else:
+                self._idle.append(worker)
+            return None
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
         """Lets threads end what they do, for `timeout` seconds; whether what waits is cancelled."""
-        self._stopping = True
-        for _ in self._threads:
-            self._queue.put(None)
         deadline = time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        running = sum(thread.is_alive() for thread in self._threads)
+        with self._lock:
+            self._stopping = True
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.wake(None)
+        for worker in self._workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+        running = sum(worker.is_alive() for worker in self._workers)
         if running:
             logger.warning("%d worker threads still run", running)
         if cancel_pending:
-            self._cancel()
+            with self._lock:
+                pending = list(self._waiting)
+                self._waiting.clear()
+            for task in pending:
+                task.cancel()
         return cancel_pending
 
-    def _work(self) -> None:
+
+class _Worker(threading.Thread):
+    def __init__(self, workers: Workers, number: int) -> None:
+        super().__init__(name=f"http-{number}", daemon=True)
+        self._workers = workers
+        self._handed: Work | None = None  # what it is woken for, or to end
+        self._asleep = threading.Lock()  # held but for the moment in which it is woken
+        self._asleep.acquire()
+
+    def wake(self, task: Work | None) -> None:
+        """Lets an idle worker do a task, or end."""
+        self._handed = task
+        self._asleep.release()
+
+    def run(self) -> None:
         while True:
-            task = self._queue.get()
-            if task is None or self._stopping:
-                self._queue.put(task)  # it is cancelled, or for the next thread
-                return
+            task = self._workers.next_for(self)
+            if task is None:
+                self._asleep.acquire()
+                task, self._handed = self._handed, None
+                if task is None:
+                    return
             try:
                 task.service()
             except BaseException:
                 logger.exception("a task failed: %r", task)
-
-    def _cancel(self) -> None:
-        try:
-            while True:
-                task = self._queue.get_nowait()
-                if task is not None:
-                    task.cancel()
-        except Empty:
-            pass
