@@ -244,17 +244,19 @@ class Projector:
         self, connection: Connection, found: Mapping[str, Standing], events: Sequence[LoggedEvent]
     ) -> None:
         """Lets each projection take what is new to it. Raises `_Indigestible`, or as it does."""
+        advanced = []
         for projection in self._projections:
-            standing = found.get(projection.name)
-            fresh = _fresh(standing, events)
-            if fresh and standing is not None:
+            fresh = _fresh(found.get(projection.name), events)
+            if fresh:
                 try:
                     projection.apply(connection, fresh)
                 except Exception as error:
                     if is_of_the_event(error):
                         raise _Indigestible from error
                     raise
-                place(connection, projection.name, standing.version, Position.of(fresh[-1]))
+                advanced.append(projection.name)
+        if advanced:
+            positions.go_to(connection, advanced, Position.of(events[-1]))
 
     def _step_one_by_one(self) -> bool:
         """Takes a step in which some read models stop before an event, and the others do not."""

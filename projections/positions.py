@@ -7,7 +7,7 @@ digest.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -218,6 +218,25 @@ def place(connection: Connection, name: str, version: int, at: Position) -> None
     if not done:
         del values["_name"]
         connection.execute(insert(positions).values(name=name, **values))
+
+
+_GO_TO = (
+    update(positions)
+    .where(positions.c.name.in_(bindparam("names", expanding=True)))
+    .values(position=bindparam("position"), event_id=bindparam("event_id"))
+)
+_GO_TO_ON_SQLITE = "UPDATE projection_positions SET position = ?, event_id = ? WHERE name IN"
+
+
+def go_to(connection: Connection, names: Sequence[str], at: Position) -> None:
+    """Keeps that these read models have gone on to a position."""
+    if connection.dialect.name == "sqlite":
+        text = f"{_GO_TO_ON_SQLITE} ({', '.join('?' * len(names))})"
+        with errors_of(connection, text):
+            driver_of(connection).execute(text, (at.position, at.event_id, *names))
+    else:
+        values = {"names": names, "position": at.position, "event_id": at.event_id}
+        connection.execute(_GO_TO, values)
 
 
 def forget(connection: Connection, name: str) -> None:
