@@ -109,17 +109,23 @@ class Worker:
     metrics: Metrics
     tracing: Tracing
     steps: tuple[Step, ...] = WORK
-    concurrency: int = 2
+    small_at_once: int = 4  # of each step: most of the time each waits for the disk
+    large_at_once: int = 2
 
     def consumers(self) -> list[Consumer]:
         return [
             Consumer(
                 self.bus,
-                Lane(QUEUES[step], self._handler(step, LARGE), self.concurrency),
+                Lane(
+                    QUEUES[step],
+                    self._handler(step, LARGE),
+                    self.small_at_once,
+                    prefetch=2 * self.small_at_once,  # whoever is done need not wait for the next
+                ),
                 Lane(
                     LARGE_QUEUES[step],
                     self._handler(step, None),
-                    large_at_once(step, self.concurrency),
+                    large_at_once(step, self.large_at_once),
                 ),
             )
             for step in self.steps
