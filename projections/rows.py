@@ -61,7 +61,7 @@ class KeyedTable:
             .values({name: bind(name) for name in names if name != "guid"})
         )
         self._delete = delete(table).where(table.c.guid == bind("_guid"))
-        self._update_on_sqlite = OnSQLite(self._update)
+        self._updates_on_sqlite: dict[tuple[str, ...], OnSQLite] = {}  # by what they change
         self._delete_on_sqlite = OnSQLite(self._delete)
         self._names = names
         # without the guids, of which there are more or fewer
@@ -110,20 +110,30 @@ class KeyedTable:
                 added.append(row)
             elif row != old:
                 storable(row)
-                changed.append({**row, "_guid": row["guid"]})
+                changed.append((old, {**row, "_guid": row["guid"]}))
         gone = [{"_guid": row["guid"]} for guid, row in before.items() if guid not in after]
         if added:
             self._insert.execute(connection, added)
         if connection.dialect.name == "sqlite":
-            if changed:
-                self._update_on_sqlite.execute(connection, changed)
+            for old, row in changed:
+                self._update_on_sqlite(old, row).execute(connection, [row])
             if gone:
                 self._delete_on_sqlite.execute(connection, gone)
         else:
             if changed:
-                connection.execute(self._update, changed)
+                connection.execute(self._update, [row for _, row in changed])
             if gone:
                 connection.execute(self._delete, gone)
+
+    def _update_on_sqlite(self, old: dict[str, Any], row: dict[str, Any]) -> OnSQLite:
+        """Of those columns alone that change: the others' indexes are left as they are then."""
+        names = tuple(name for name, value in old.items() if row[name] != value)
+        found = self._updates_on_sqlite.get(names)
+        if found is None:
+            values: dict[str, Any] = {name: bind(name) for name in names}
+            one = update(self.table).where(self.table.c.guid == bind("_guid")).values(values)
+            found = self._updates_on_sqlite[names] = OnSQLite(one)
+        return found
 
 
 def storable(row: dict[str, Any]) -> None:
