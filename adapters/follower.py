@@ -83,7 +83,13 @@ class KeptPosition:
 
 
 class Follower:
-    """Hands each batch of events to `_handle`; again and again, for as long as that fails."""
+    """Hands each batch of events to `_handle`; again and again, for as long as that fails.
+
+    `gathers`: seconds from one batch to the next at least, in which events gather. What comes
+    when there was nothing for so long is handled at once.
+    """
+
+    gathers = 0.0
 
     def __init__(
         self, name: str, log: EventLog, kept: KeptPosition, logger: logging.Logger
@@ -130,6 +136,8 @@ class Follower:
                     self._save()
                     self._idle()
                     self._log.wait(self._at.position, PATIENCE)
+                elif self.gathers:
+                    self._stopping.wait(self.gathers)
                 failures, self._failed = 0, False
             except Exception:
                 failures, self._failed = failures + 1, True

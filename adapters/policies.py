@@ -68,6 +68,8 @@ class PolicyRules:
 class Policies(Follower):
     """Follows the log on a thread."""
 
+    gathers = 0.05  # while much is going on, it is about the same apps, and costs once
+
     def __init__(
         self,
         log: EventLog,

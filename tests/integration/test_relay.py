@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,8 +19,9 @@ from adapters.bus.bus import EVENTS
 from adapters.bus.memory import MemoryBus
 from adapters.bus.messages import Message
 from adapters.bus.relay import Relay
-from adapters.follower import KeptPosition
+from adapters.follower import Follower, KeptPosition
 from domain.package import PackageType
+from domain.ports import LoggedEvent
 from projections.positions import Position
 from tests.support.packages import BY, STAGED, LocalStore
 from tests.support.waiting import eventually
@@ -214,3 +217,32 @@ def test_events_of_another_process_are_published(bench: Bench) -> None:
         other.close()
     assert position is not None
     bench.until([position])
+
+
+class Gathering(Follower):
+    """Notes what it is handed, and then lets events gather for an hour."""
+
+    gathers = 3600.0
+
+    def __init__(self, bench: Bench) -> None:
+        self.handled = threading.Event()
+        self.seen: list[int] = []
+        super().__init__("gathering", bench.store.log, bench.kept, logging.getLogger(__name__))
+
+    def _handle(self, events: Sequence[LoggedEvent]) -> None:
+        self.seen += [logged.position for logged in events]
+        self.handled.set()
+
+
+def test_what_comes_alone_is_handled_at_once_and_what_gathers_holds_up_no_stop(
+    bench: Bench,
+) -> None:
+    """Where it stands is kept, and the rest is there for whoever follows next."""
+    first = Gathering(bench)
+    first.start()
+    bench.append(1)
+    assert first.handled.wait(15)
+    bench.append(2)
+    assert first.stop(15)
+    assert first.seen == [1]
+    assert bench.kept.load().position == 1
