@@ -19,7 +19,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
-from adapters.http.server.channel import Channel
+from adapters.http.server.channel import Channel, Decision
 from adapters.http.server.parser import Admission
 from adapters.http.server.workers import Workers
 from adapters.limits import Limits
@@ -59,6 +59,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._slow_at = 0.0  # when they are looked at next
         self._interests: dict[int, int] = {}
         self._touched: set[Channel] = set()
+        self._tasks: list[Channel | Decision] = []  # for workers, who are not woken yet
         self._lingering: set[Channel] = set()
         self._awaited: set[Channel] = set()  # a client must send something by some time
         self._to_check: list[Channel] = []  # of those, who is still to be looked at this time
@@ -121,6 +122,15 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             if not self._ended:
                 self.trigger.pull_trigger(function)
 
+    def add_task(self, task: Channel | Decision) -> None:
+        """Has a worker do it once this thread lets go of the interpreter, or turns to another."""
+        self._tasks.append(task)
+
+    def _hand_out(self) -> None:
+        for task in self._tasks:
+            super().add_task(task)
+        self._tasks.clear()
+
     def watch(self, channel: Channel) -> None:
         self._interests[channel._fileno] = 0
         self._epoll.register(channel._fileno, 0)
@@ -163,7 +173,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
                 self._awaited.add(channel)
         if self.socket is not None:
             self._watch_for(self)
+        self._hand_out()
         for descriptor, flags in self._events():
+            self._hand_out()
             dispatcher = self._map.get(descriptor)
             if dispatcher is None:
                 continue
@@ -281,6 +293,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             )
         for channel in list(self.active_channels.values()):
             channel.handle_close()
+        self._hand_out()
         self.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
         with self._ending:
             self._ended = True
