@@ -26,6 +26,7 @@ chaos: install-dev  ## kill one thing after another while clients upload (minute
 bench: install-dev  ## measure, beside limits of the same run
 	$(BIN)/python -m benchmarks.uploads
 	$(BIN)/python -m benchmarks.downloads
+	$(BIN)/python -m benchmarks.reads
 	$(BIN)/python -m benchmarks.small_uploads
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.hashing

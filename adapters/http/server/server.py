@@ -123,7 +123,10 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
                 self.trigger.pull_trigger(function)
 
     def add_task(self, task: Channel | Decision) -> None:
-        """Has a worker do it once this thread lets go of the interpreter, or turns to another."""
+        """Has a worker do it once this thread turns to another event, or to waiting for one.
+
+        Called in the I/O thread: a worker that is woken earlier can but wait for the interpreter.
+        """
         self._tasks.append(task)
 
     def _hand_out(self) -> None:
