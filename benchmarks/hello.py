@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import falcon
 import waitress
+
+from entrypoints.wiring import HTTP_THREADS
 
 BODY = b'{"guid": "' + b"0" * 800 + b'"}\n'  # a package that is READY has 814 bytes
 
@@ -21,7 +24,8 @@ class Hello:
 def main(port: int) -> None:
     app = falcon.App[falcon.Request, falcon.Response]()
     app.add_route("/", Hello())
-    waitress.serve(app, host="127.0.0.1", port=port, _quiet=True)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # as ours: a line costs as much
+    waitress.serve(app, host="127.0.0.1", port=port, threads=HTTP_THREADS, _quiet=True)
 
 
 if __name__ == "__main__":
