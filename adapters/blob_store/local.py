@@ -111,22 +111,24 @@ class LocalBlobs:
         try:
             incoming.parent.mkdir(mode=0o700, exist_ok=True)
             make(incoming)
-            self._make_folders(target.parent)
-            if target.parent not in self._synced:
-                sync_folder(target.parent.parent)
-                sync_folder(self.folder)
-                self._synced.add(target.parent)
+            self._require_folder(target.parent)
             incoming.rename(target)
         finally:
             # also where rename found both names to be one file, which leaves both
             incoming.unlink(missing_ok=True)
         sync_folder(target.parent)
 
-    def _make_folders(self, folder: Path) -> None:
-        """Makes each for its owner alone: `parents=True` would leave those above to the umask."""
-        if folder != self.folder:
-            self._make_folders(folder.parent)
-            folder.mkdir(mode=0o700, exist_ok=True)
+    def _require_folder(self, folder: Path) -> None:
+        """Makes it and those above it, durably, where they are not known to be there.
+
+        Each for its owner alone: `parents=True` would leave those above to the umask.
+        """
+        if folder == self.folder or (folder in self._synced and folder.is_dir()):
+            return
+        self._require_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(folder.parent)
+        self._synced.add(folder)
 
     def _link(self, source: Path, target: Path) -> None:
         """Another name for the same file: its bytes were synced when it was staged or stored."""
