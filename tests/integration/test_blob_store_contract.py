@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from adapters import object_store
-from adapters.bits import FileBits
+from adapters.bits import FileBits, sync_folder
 from adapters.blob_store.local import LocalBlobs
 from adapters.blob_store.s3 import S3Blobs
 from adapters.folders import FolderAway, NotOurFolder
@@ -256,6 +256,31 @@ class TestLocalBlobs:
                 folders.blobs.store(key, folders.stage(BITS))
             folders.blobs.delete(key)
         assert secret.read_text() == "secret"
+
+    def test_a_blobs_name_is_on_the_disk_and_all_folders_names_above_it(
+        self, folders: LocalShelf, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is known to be there is not synced again; what was removed is made again."""
+        synced: list[Path] = []
+
+        def noting(folder: Path) -> None:
+            synced.append(folder)
+            sync_folder(folder)
+
+        monkeypatch.setattr("adapters.blob_store.local.sync_folder", noting)
+        root = folders.blobs.folder
+
+        def stored(key: str) -> list[Path]:
+            synced.clear()
+            folders.blobs.store(key, folders.stage(BITS))
+            return list(synced)
+
+        assert stored("ab/cd/one") == [root, root / "ab", root / "ab" / "cd"]
+        assert stored("ab/cd/two") == [root / "ab" / "cd"]
+        assert stored("ab/ef/one") == [root / "ab", root / "ab" / "ef"]
+        folders.blobs.delete("ab/ef/one")
+        (root / "ab" / "ef").rmdir()
+        assert stored("ab/ef/one") == [root / "ab", root / "ab" / "ef"]
 
     def test_a_whole_file_is_linked_and_a_slice_is_copied(self, folders: LocalShelf) -> None:
         """Storing a gigabyte that is a file of its own takes no second gigabyte."""
