@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,17 @@ _DEFAULT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
+_OWN_NAMES = frozenset(("CONTENT_LENGTH", "CONTENT_TYPE"))  # in the environment
+_SAME_FOR_ALL: dict[str, Any] = {
+    "SCRIPT_NAME": "",
+    "wsgi.version": (1, 0),
+    "wsgi.multithread": True,
+    "wsgi.multiprocess": False,
+    "wsgi.run_once": False,
+    "wsgi.input_terminated": True,
+    "wsgi.file_wrapper": SentFile,
+}
+
 # as the contract spells them; the others have a capital at each word
 _SPELLED = {"x-vcap-request-id": REQUEST_ID_HEADER, "etag": "ETag"}
 
@@ -134,19 +146,43 @@ class Task(_ResponseHeader, WSGITask):  # type: ignore[misc]
 
     def get_environment(self) -> dict[str, Any]:
         if self.environ is None:
-            environ = super().get_environment()
-            for name in PROXY_HEADERS & self.request.headers.keys():
-                del environ[f"HTTP_{name}"]  # nobody may say who the client is but itself
-            environ["wsgi.file_wrapper"] = SentFile
-            environ["packtrail.request_id"] = self.request.request_id
-            environ["packtrail.cut_off_at"] = self.request.cut_off_at
-            environ["packtrail.raw_path"] = self.request.raw_path
-            if self.request.request_id is not None:
-                environ["packtrail.counted"] = True  # when it was decided about, at its headers
-            if self.request.receives_upload:
-                environ["packtrail.upload"] = self.request.body_rcv.getbuf()
-            self.environ = environ
+            self.environ = self._environment()
         return self.environ
+
+    def _environment(self) -> dict[str, Any]:
+        """What PEP 3333 asks for, and what is known of the request besides."""
+        channel, request = self.channel, self.request
+        host, port = channel.addr[:2]
+        path = request.path
+        environ = {
+            **_SAME_FOR_ALL,
+            "REMOTE_ADDR": host,
+            "REMOTE_HOST": host,
+            "REMOTE_PORT": str(port),
+            "REQUEST_METHOD": request.command.upper(),
+            "SERVER_PORT": str(channel.server.effective_port),
+            "SERVER_NAME": channel.server.server_name,
+            "SERVER_PROTOCOL": f"HTTP/{self.version}",
+            "PATH_INFO": f"/{path.lstrip('/')}" if path.startswith("/") else path,
+            "REQUEST_URI": request.request_uri,
+            "QUERY_STRING": request.query,
+            "wsgi.url_scheme": request.url_scheme,
+            "wsgi.errors": sys.stderr,
+            "wsgi.input": request.get_body_stream(),
+            "packtrail.request_id": request.request_id,
+            "packtrail.cut_off_at": request.cut_off_at,
+            "packtrail.raw_path": request.raw_path,
+        }
+        for name, value in request.headers.items():
+            if name in _OWN_NAMES:
+                environ[name] = value
+            elif name not in PROXY_HEADERS:  # nobody may say who the client is but itself
+                environ[f"HTTP_{name}"] = value
+        if request.request_id is not None:
+            environ["packtrail.counted"] = True  # when it was decided about, at its headers
+        if request.receives_upload:
+            environ["packtrail.upload"] = request.body_rcv.getbuf()
+        return environ
 
 
 class RefusalTask(_ResponseHeader, ErrorTask):  # type: ignore[misc]
