@@ -6,6 +6,7 @@ import logging
 import secrets
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 
@@ -336,6 +337,8 @@ class Wiring:
         worker = Worker(
             self._bus, processing, self._droplets(self._work), self.metrics, self._tracing, steps
         )
+        if self._projector is not None:  # work on as many as come in, or they would pile up
+            worker = replace(worker, small_at_once=HTTP_THREADS)
         return [Consumers(worker.consumers())]
 
     def _droplets(self, store: Store) -> DropletProcessing:
