@@ -28,7 +28,7 @@ class FileBits:
         self.size = length
 
     @classmethod
-    def of_file(cls, path: Path) -> Self:
+    def of_file(cls, path: Path | str) -> Self:
         """The whole file. Raises `OSError`, also for what is no file: a pipe has no end."""
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         found = os.fstat(descriptor)
@@ -125,11 +125,10 @@ def require_room(folder: Path, size: int) -> None:
 
 def is_within(name: str) -> bool:
     """Whether what has this name in a folder is not outside of it."""
-    path = Path(name)
-    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    return not name.startswith("/") and ".." not in name.split("/") and "\0" not in name
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path | str) -> None:
     """Makes the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

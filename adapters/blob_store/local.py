@@ -29,7 +29,8 @@ class LocalBlobs:
     def __init__(self, folder: Path, staging: LocalStaging) -> None:
         self.folder = folder
         self.place = BitsFolder(folder, marks_in=folder)
-        self._synced: set[Path] = set()  # folders whose names are known to be on the disk
+        self._root = str(folder)  # the work on each package goes without Path, which takes longer
+        self._synced: set[str] = set()  # folders whose names are known to be on the disk
         self._staging = staging
 
     def prepare(self, identity: str) -> None:
@@ -39,7 +40,7 @@ class LocalBlobs:
 
     def store(self, key: str, staged: StagedBits) -> StoredBits:
         with self._staging.open(staged) as bits:
-            path = self._staging.folder / self._staging.name_of(staged.uri)
+            path = self._staging.file_of(staged.uri)
             whole = staged.offset == 0 and os.fstat(bits.fileno()).st_size == staged.length
             self._appear(
                 key,
@@ -67,7 +68,7 @@ class LocalBlobs:
 
     def delete(self, key: str) -> None:
         with contextlib.suppress(BlobMissing):
-            self._path(key).unlink(missing_ok=True)
+            _remove(self._path(key))
 
     def link(self, key: str) -> str | None:
         """None: clients get the blob through the API."""
@@ -98,39 +99,41 @@ class LocalBlobs:
                 if path.stat().st_ctime < older_than:
                     path.unlink()
 
-    def _path(self, key: str) -> Path:
+    def _path(self, key: str) -> str:
         """Raises `BlobMissing` for a key that leads out of the folder, whoever wrote it."""
         if not is_within(key):
             raise BlobMissing(f"{key!r} is no key of a blob in {self.folder}")
-        return self.folder / key
+        return f"{self._root}/{key}"
 
-    def _appear(self, key: str, make: Callable[[Path], None]) -> None:
+    def _appear(self, key: str, make: Callable[[str], None]) -> None:
+        """`make` makes the file that becomes the blob. Returns when its name is on the disk."""
         self.place.require()
-        incoming = self.folder / INCOMING / uuid4().hex
         target = self._path(key)
+        incoming = f"{self._root}/{INCOMING}/{uuid4().hex}"
+        unsure = [f for f in self._folders_of(key) if f not in self._synced or not _is_folder(f)]
         try:
-            incoming.parent.mkdir(mode=0o700, exist_ok=True)
+            _make_folder(f"{self._root}/{INCOMING}")
             make(incoming)
-            self._require_folder(target.parent)
-            incoming.rename(target)
+            for folder in unsure:
+                _make_folder(folder)
+            os.rename(incoming, target)  # noqa: PTH104
         finally:
             # also where rename found both names to be one file, which leaves both
-            incoming.unlink(missing_ok=True)
-        sync_folder(target.parent)
+            _remove(incoming)
+        # all at the end: the file system has to write its journal once then
+        for folder in unsure:
+            sync_folder(folder.rpartition("/")[0])
+            self._synced.add(folder)
+        sync_folder(target.rpartition("/")[0])
 
-    def _require_folder(self, folder: Path) -> None:
-        """Makes it and those above it, durably, where they are not known to be there.
+    def _folders_of(self, key: str) -> Iterator[str]:
+        """The folders that a key's blob is in, the outer one first."""
+        folder = self._root
+        for name in key.split("/")[:-1]:
+            folder = f"{folder}/{name}"
+            yield folder
 
-        Each for its owner alone: `parents=True` would leave those above to the umask.
-        """
-        if folder == self.folder or (folder in self._synced and folder.is_dir()):
-            return
-        self._require_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(folder.parent)
-        self._synced.add(folder)
-
-    def _link(self, source: Path, target: Path) -> None:
+    def _link(self, source: str, target: str) -> None:
         """Another name for the same file: its bytes were synced when it was staged or stored."""
         try:
             os.link(source, target)
@@ -141,10 +144,25 @@ class LocalBlobs:
                 self._copy(bits, 0, bits.size, target)
 
     @staticmethod
-    def _copy(bits: FileBits, offset: int, length: int, target: Path) -> None:
+    def _copy(bits: FileBits, offset: int, length: int, target: str) -> None:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             copy_range(bits.fileno(), offset, length, descriptor)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def _make_folder(path: str) -> None:
+    """For its owner alone."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)  # noqa: PTH102
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108

@@ -54,13 +54,17 @@ class StagedFile(GrowingFile):
     def __init__(self, staging: LocalStaging, name: str) -> None:
         self._staging = staging
         self.uri = f"{SCHEME}:{name}"
-        self.path = staging.folder / name
+        self._name = staging.file_of(self.uri)
         self.kept = False  # from `stage` on the log may name it
         self._writing_back: _WriteBack | None = None
         self._handed_over = 0  # bytes that write-back has been asked to write
         super().__init__(
-            os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         )
+
+    @property
+    def path(self) -> Path:
+        return Path(self._name)
 
     def write(self, data: bytes | memoryview) -> None:
         """Appends, and lets the disk begin: `seal` has less to wait for. Raises `OSError`."""
@@ -258,6 +262,7 @@ class LocalStaging:
 
     def __init__(self, folder: Path, upload_folder: Path) -> None:
         self.folder = folder
+        self._root = str(folder)
         self.place = BitsFolder(folder, marks_in=folder.parent)
         self.upload_folder = upload_folder
         # one thread: two syncs at once would take a disk as long as one after the other
@@ -318,11 +323,11 @@ class LocalStaging:
 
     def release(self, uri: str) -> None:
         """Takes back `stage` or `take` after a refusal: a file stays where it was found."""
-        self._path(uri).unlink(missing_ok=True)
+        self._remove(uri)
 
     def open(self, staged: StagedBits) -> FileBits:
         try:
-            descriptor = os.open(self._path(staged.uri), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.file_of(staged.uri), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             self.place.require()
             raise StagedBitsMissing(f"{staged.uri} is not in {self.folder}") from None
@@ -333,7 +338,7 @@ class LocalStaging:
         consumed = self._consumed(uri)
         if consumed is None:
             return
-        path = self._path(uri)
+        path = Path(self.file_of(uri))
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -362,7 +367,7 @@ class LocalStaging:
 
     def discard(self, uri: str) -> None:
         self.consume(uri)
-        self._path(uri).unlink(missing_ok=True)
+        self._remove(uri)
 
     def check(self) -> None:
         """Raises `StoreAway`, or `PermissionError`, if nothing can be staged."""
@@ -387,8 +392,13 @@ class LocalStaging:
         """The file's name in staging."""
         return urlsplit(uri).path
 
-    def _path(self, uri: str) -> Path:
-        return self.folder / checked_name(uri)
+    def file_of(self, uri: str) -> str:
+        """The path of what a URI names. Raises `StagedBitsMissing` where it names nothing."""
+        return f"{self._root}/{checked_name(uri)}"
+
+    def _remove(self, uri: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.file_of(uri))  # noqa: PTH108 - for each upload: a Path takes longer
 
     @staticmethod
     def _consumed(uri: str) -> _Consumed | None:

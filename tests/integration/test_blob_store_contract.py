@@ -229,7 +229,7 @@ def folders(tmp_path: Path) -> LocalShelf:
 class NoLinks(LocalBlobs):
     """On a file system that can't make hard links."""
 
-    def _link(self, source: Path, target: Path) -> None:
+    def _link(self, source: str, target: str) -> None:
         with FileBits.of_file(source) as bits:
             self._copy(bits, 0, bits.size, target)
 
@@ -263,8 +263,8 @@ class TestLocalBlobs:
         """What is known to be there is not synced again; what was removed is made again."""
         synced: list[Path] = []
 
-        def noting(folder: Path) -> None:
-            synced.append(folder)
+        def noting(folder: str) -> None:
+            synced.append(Path(folder))
             sync_folder(folder)
 
         monkeypatch.setattr("adapters.blob_store.local.sync_folder", noting)
