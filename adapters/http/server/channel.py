@@ -20,7 +20,7 @@ from adapters.http.answers import UNKNOWN_ERROR, unparsable
 from adapters.http.server.answering import RefusalTask, Task
 from adapters.http.server.body import UploadBody
 from adapters.http.server.parser import Admitted, Refused, RequestParser
-from adapters.http.server.sending import SENT_AT_ONCE, FileEndsEarly, SentFile
+from adapters.http.server.sending import FileEndsEarly, SentFile
 
 if TYPE_CHECKING:
     from adapters.http.server.server import Server
@@ -383,12 +383,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.total_outbufs_len += data.__len__()
 
     def _flush_some(self, do_close: bool = True) -> bool:
-        """Sends up to `SENT_AT_ONCE` bytes of what there is, files by the kernel.
+        """Sends what there is, up to what a turn may have, files by the kernel.
 
         Runs in worker threads, too, which hold `outbuf_lock` then.
         """
-        sent = 0
-        while sent < SENT_AT_ONCE:
+        sent, most = 0, self.server.sent_at_once
+        while sent < most:
             outbuf = self.outbufs[0]
             if not outbuf.__len__():
                 if len(self.outbufs) == 1:
@@ -397,7 +397,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 self.outbufs.pop(0).close()
                 continue
             if isinstance(outbuf, SentFile):
-                count = self._send_file(outbuf, SENT_AT_ONCE - sent, do_close)
+                count = self._send_file(outbuf, most - sent, do_close)
             elif count := self.send(outbuf.get(self.sendbuf_len), do_close=do_close):
                 outbuf.skip(count, True)
             if not count:

@@ -9,6 +9,7 @@ from typing import Any
 from waitress.buffers import ReadOnlyFileBasedBuffer
 
 SENT_AT_ONCE = 1 << 20  # bytes to one client, before it is somebody else's turn
+SENT_ALONE = 8 << 20  # where nobody else waits for a turn when it begins: some milliseconds
 
 
 class FileEndsEarly(Exception):

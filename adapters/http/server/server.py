@@ -21,6 +21,7 @@ from waitress.server import TcpWSGIServer
 
 from adapters.http.server.channel import Channel, Decision
 from adapters.http.server.parser import Admission
+from adapters.http.server.sending import SENT_ALONE, SENT_AT_ONCE
 from adapters.http.server.workers import Workers
 from adapters.limits import Limits
 
@@ -53,6 +54,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self.limits = limits
         self.rate_window = rate_window
         self.buffer = memoryview(bytearray(RECEIVE_BUFFER))
+        self.sent_at_once = SENT_AT_ONCE
         self._epoll = select.epoll()
         self._slow_epoll = select.epoll()  # of channels whose upload drips
         self._slow: set[int] = set()  # their descriptors
@@ -177,7 +179,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         if self.socket is not None:
             self._watch_for(self)
         self._hand_out()
-        for descriptor, flags in self._events():
+        events = self._events()
+        self.sent_at_once = SENT_ALONE if len(events) == 1 else SENT_AT_ONCE
+        for descriptor, flags in events:
             self._hand_out()
             dispatcher = self._map.get(descriptor)
             if dispatcher is None:
