@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,11 +25,13 @@ from sqlalchemy import bindparam as bind
 from sqlalchemy.dialects import sqlite
 
 from domain.ports import LoggedEvent
-from projections.bulk import BulkInsert, OnSQLite, driver_of, errors_of
+from projections.bulk import TOGETHER, BulkInsert, driver_of, errors_of
 
 Rows = dict[str, dict[str, Any]]
 Selection = Select[tuple[str]] | Sequence[str]  # guids, by a query or one by one
 LOOKUP = 400  # rows asked for in one statement
+# since 3.33 it has UPDATE FROM
+_UPDATED_TOGETHER = TOGETHER if sqlite3.sqlite_version_info >= (3, 33) else 1
 
 
 def beside(table: Table, suffix: str) -> Table:
@@ -61,8 +64,6 @@ class KeyedTable:
             .values({name: bind(name) for name in names if name != "guid"})
         )
         self._delete = delete(table).where(table.c.guid == bind("_guid"))
-        self._updates_on_sqlite: dict[tuple[str, ...], OnSQLite] = {}  # by what they change
-        self._delete_on_sqlite = OnSQLite(self._delete)
         self._names = names
         # without the guids, of which there are more or fewer
         self._select_on_sqlite = str(select(table).compile(dialect=sqlite.dialect()))
@@ -115,25 +116,58 @@ class KeyedTable:
         if added:
             self._insert.execute(connection, added)
         if connection.dialect.name == "sqlite":
-            for old, row in changed:
-                self._update_on_sqlite(old, row).execute(connection, [row])
+            self._update_on_sqlite(connection, changed)
             if gone:
-                self._delete_on_sqlite.execute(connection, gone)
+                self._delete_on_sqlite(connection, gone)
         else:
             if changed:
                 connection.execute(self._update, [row for _, row in changed])
             if gone:
                 connection.execute(self._delete, gone)
 
-    def _update_on_sqlite(self, old: dict[str, Any], row: dict[str, Any]) -> OnSQLite:
-        """Of those columns alone that change: the others' indexes are left as they are then."""
-        names = tuple(name for name, value in old.items() if row[name] != value)
-        found = self._updates_on_sqlite.get(names)
-        if found is None:
-            values: dict[str, Any] = {name: bind(name) for name in names}
-            one = update(self.table).where(self.table.c.guid == bind("_guid")).values(values)
-            found = self._updates_on_sqlite[names] = OnSQLite(one)
-        return found
+    def _update_on_sqlite(
+        self, connection: Connection, changed: Iterable[tuple[dict[str, Any], dict[str, Any]]]
+    ) -> None:
+        """Of those columns alone that change: the others' indexes are left as they are then.
+
+        Rows of which the same ones change are changed in one statement, as `OnSQLite` does.
+        """
+        alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for old, row in changed:
+            names = tuple(name for name, value in old.items() if row[name] != value)
+            alike.setdefault(names, []).append(row)
+        for names, rows in alike.items():
+            for start in range(0, len(rows), _UPDATED_TOGETHER):
+                some = rows[start : start + _UPDATED_TOGETHER]
+                text = self._update_text(names, len(some))
+                values = [row[name] for row in some for name in (*names, "guid")]
+                with errors_of(connection, text):
+                    driver_of(connection).execute(text, values)
+
+    def _update_text(self, names: tuple[str, ...], rows: int) -> str:
+        table = _quoted(self.table.name)
+        if rows == 1:
+            columns = ", ".join(f"{_quoted(name)} = ?" for name in names)
+            return f"UPDATE {table} SET {columns} WHERE guid = ?"  # noqa: S608 - names of ours
+        columns = ", ".join(f"{_quoted(n)} = new.column{at}" for at, n in enumerate(names, 1))
+        row = f"({', '.join('?' * (len(names) + 1))})"
+        return (
+            f"UPDATE {table} SET {columns} FROM (VALUES {', '.join([row] * rows)}) AS new "  # noqa: S608
+            f"WHERE {table}.guid = new.column{len(names) + 1}"
+        )
+
+    def _delete_on_sqlite(self, connection: Connection, gone: Sequence[dict[str, Any]]) -> None:
+        guids = [row["_guid"] for row in gone]
+        for start in range(0, len(guids), LOOKUP):
+            some = guids[start : start + LOOKUP]
+            marks = ", ".join("?" * len(some))
+            text = f"DELETE FROM {_quoted(self.table.name)} WHERE guid IN ({marks})"  # noqa: S608
+            with errors_of(connection, text):
+                driver_of(connection).execute(text, some)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
 
 
 def storable(row: dict[str, Any]) -> None:

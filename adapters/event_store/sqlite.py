@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 from uuid import UUID
 
@@ -43,6 +45,8 @@ from domain.errors import NothingRecorded
 TURN_TIMEOUT = 0.8
 LOCK_TIMEOUT = 1
 
+INSERTED_TOGETHER = 64  # events in one statement
+
 
 _EVENTS = "SELECT rowid, originator_id, originator_version, topic, state FROM events "
 _RECORDS = (
@@ -53,9 +57,9 @@ _HEAD = "SELECT max(rowid) FROM events"
 _LAST = "SELECT rowid, appended_at, hash FROM events ORDER BY rowid DESC LIMIT 1"
 _INSERT = (
     "INSERT INTO events "
-    "(rowid, appended_at, originator_id, originator_version, topic, state, hash) "
-    "VALUES (?,?,?,?,?,?,?)"
+    "(rowid, appended_at, originator_id, originator_version, topic, state, hash) VALUES "
 )
+_ROW = "(?,?,?,?,?,?,?)"
 _NOTHING = (0, 0, GENESIS)  # of an empty log
 _OF_ONE = (
     "SELECT originator_id, originator_version, topic, state FROM events "
@@ -63,6 +67,15 @@ _OF_ONE = (
     "ORDER BY originator_version LIMIT ?"
 )
 _OF_ONE_BACKWARDS = _OF_ONE.replace("LIMIT", "DESC LIMIT")
+
+
+@dataclass
+class _End:
+    """The log's end in a transaction; what is appended in it has one time."""
+
+    position: int
+    appended_at: int  # microseconds since the epoch
+    hash: bytes
 
 
 class NoTurn(DatabaseError, NothingRecorded):
@@ -246,28 +259,14 @@ class SQLiteRecorder(SQLiteApplicationRecorder):
 
     def _commit(self, appends: Sequence[Append]) -> None:
         """Appends for all of them in one transaction; a conflict is only whose it is."""
-        stored: list[Stored] = []
         with self._file.write() as connection:
             driver = driven(connection)
             position, appended_at, previous = driver.execute(_LAST).fetchone() or _NOTHING
-            appended_at = max(time.time_ns() // 1000, appended_at)
-            for append in appends:
-                at, hash = position, previous
-                records: list[tuple[int, int, str, int, str, bytes, bytes]] = []
-                for event in append.events:
-                    fields = (str(event.originator_id), event.originator_version, event.topic)
-                    at += 1
-                    hash = link(hash, at, appended_at, *fields, event.state)
-                    records.append((at, appended_at, *fields, event.state, hash))
-                try:
-                    _insert(driver, records)
-                except sqlite3.IntegrityError as error:
-                    append.error = IntegrityError(error)
-                    append.error.__cause__ = error
-                else:
-                    append.positions = [record[0] for record in records]
-                    stored += [(record[0], *record[2:6]) for record in records]
-                    position, previous = at, hash
+            end = _End(position, max(time.time_ns() // 1000, appended_at), previous)
+            try:
+                stored = _write(driver, end, appends)
+            except sqlite3.IntegrityError:
+                stored = _write_one_by_one(driver, end, appends)
             if stored and self._along is not None:
                 self._along.appending(connection, stored)
         if stored:
@@ -330,14 +329,53 @@ class SQLiteRecorder(SQLiteApplicationRecorder):
             self._appended.wait_for(lambda: self._appends > appends, timeout)
 
 
+def _write(
+    connection: sqlite3.Connection, end: _End, appends: Sequence[Append]
+) -> list[tuple[int, str, int, str, bytes]]:
+    """Writes the events of all of them behind the log's end, which it moves; or raises, for all."""
+    position, previous = end.position, end.hash
+    records: list[tuple[int, int, str, int, str, bytes, bytes]] = []
+    for append in appends:
+        append.positions = []
+        for event in append.events:
+            fields = (str(event.originator_id), event.originator_version, event.topic)
+            position += 1
+            previous = link(previous, position, end.appended_at, *fields, event.state)
+            records.append((position, end.appended_at, *fields, event.state, previous))
+            append.positions.append(position)
+    _insert(connection, records)
+    end.position, end.hash = position, previous
+    return [(record[0], *record[2:6]) for record in records]
+
+
+def _write_one_by_one(
+    connection: sqlite3.Connection, end: _End, appends: Sequence[Append]
+) -> list[tuple[int, str, int, str, bytes]]:
+    """As `_write`, but what one raises is that one's."""
+    stored = []
+    for append in appends:
+        try:
+            stored += _write(connection, end, [append])
+        except sqlite3.IntegrityError as error:
+            append.positions = []
+            append.error = IntegrityError(error)
+            append.error.__cause__ = error
+    return stored
+
+
 def _insert(connection: sqlite3.Connection, records: Sequence[tuple[object, ...]]) -> None:
-    """All or none of them, in the middle of a transaction. Raises `sqlite3.Error`."""
-    if len(records) == 1:
-        connection.execute(_INSERT, records[0])
+    """All or none of them, in the middle of a transaction. Raises `sqlite3.Error`.
+
+    A few in one statement: during each the driver lets other threads run, and a busy process
+    waits longer to go on than a statement takes.
+    """
+    if len(records) <= INSERTED_TOGETHER:
+        rows = ", ".join([_ROW] * len(records))
+        connection.execute(_INSERT + rows, [*chain.from_iterable(records)])
         return
     connection.execute("SAVEPOINT append")
     try:
-        connection.executemany(_INSERT, records)
+        connection.executemany(_INSERT + _ROW, records)
     except sqlite3.IntegrityError:
         connection.execute("ROLLBACK TO append")
         raise
