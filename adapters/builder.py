@@ -220,7 +220,7 @@ class BuilderConsumer:
 
     def __init__(self, bus: Bus, builder: Builder, concurrency: int = 1) -> None:
         self._builder = builder
-        self._consumer = Consumer(bus, Lane(STAGING, builder, concurrency))
+        self._consumer = Consumer(bus, Lane(STAGING, builder, concurrency, computes=True))
 
     def start(self) -> None:
         self._consumer.start()

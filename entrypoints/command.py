@@ -20,6 +20,7 @@ from eventsourcing.persistence import PersistenceError
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.bus.work import WORK
+from adapters.cores import stay_on_one
 from adapters.data_dir import DataDirInUse
 from adapters.folders import NotOurFolder
 from adapters.token_keys import UnusableKey
@@ -43,7 +44,7 @@ from entrypoints.prefork import listen_on, run_children, stop_with_parent
 from entrypoints.process import Process
 from entrypoints.replay import add_replay
 from entrypoints.roles import add_roles
-from entrypoints.setting_values import AuthorizationBy, SettingError
+from entrypoints.setting_values import AuthorizationBy, Cores, SettingError
 from entrypoints.settings import Settings
 from entrypoints.show import add_show
 from entrypoints.tools import (
@@ -94,6 +95,7 @@ settings (environment variables):
   PACKTRAIL_MAX_STAGING_DISK  16384                        MiB
   PACKTRAIL_MAX_DROPLET_SIZE  2147483648                   bytes
   PACKTRAIL_STAGING_TIMEOUT   900                          seconds that builders have
+  PACKTRAIL_CORES             one                          all: serve's threads use every core
   PACKTRAIL_BUILDER           on                           off: serve runs no builder
   PACKTRAIL_BUILDER_API       http://<listen>              where packtrail builder finds the API
   PACKTRAIL_BUILDER_TOKEN     signed with the secret       what it shows there
@@ -326,6 +328,8 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
 def _serve(settings: Settings, options: argparse.Namespace) -> int:
     _stop_at_once_while_starting()
     log_to_stderr()
+    if settings.cores is Cores.ONE:
+        stay_on_one()
     return _run(settings, Wiring(settings).serve(), first_steps=options.first_steps)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+from adapters.cores import use_all
 from projections.builder import Builder
 
 logger = logging.getLogger("packtrail.replay")
@@ -34,6 +35,7 @@ class Replays:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        use_all()  # the child has the cores that this thread has
         delay = 1.0
         while not self._stopping.is_set():
             try:

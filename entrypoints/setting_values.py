@@ -36,6 +36,13 @@ class AuthorizationBy(StrEnum):
     CLOUD_CONTROLLER = "cloud_controller"
 
 
+class Cores(StrEnum):
+    """Which cores the threads of `packtrail serve` share."""
+
+    ONE = "one"
+    ALL = "all"
+
+
 @dataclass(frozen=True)
 class Listen:
     host: str
@@ -106,6 +113,13 @@ def authorization(value: str) -> AuthorizationBy:
         return AuthorizationBy(value)
     except ValueError:
         raise _Invalid("scopes, roles or cloud_controller") from None
+
+
+def cores(value: str) -> Cores:
+    try:
+        return Cores(value)
+    except ValueError:
+        raise _Invalid("one or all") from None
 
 
 def listen(value: str) -> Listen:

@@ -53,6 +53,7 @@ class Settings:
     staging_timeout: int
     kept_packages: int | None  # READY ones of an app; None keeps all
     kept_droplets: int | None  # STAGED ones of an app
+    cores: values.Cores  # that serve's threads share
     builder: bool  # whether serve runs one
     builder_api: str  # a URL; empty in serve, which knows its own
     builder_token: str | None
@@ -131,6 +132,7 @@ class Settings:
             staging_timeout=read.of("STAGING_TIMEOUT", "900", values.seconds),
             kept_packages=read.of("KEPT_PACKAGES", "5", values.kept),
             kept_droplets=read.of("KEPT_DROPLETS", "5", values.kept),
+            cores=read.of("CORES", "one", values.cores),
             builder=read.of("BUILDER", "on", values.switch),
             builder_api=read.of("BUILDER_API", "", values.http_url),
             builder_token=read.of("BUILDER_TOKEN", "", values.token),

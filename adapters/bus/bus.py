@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import kombu
 
 from adapters.bus.messages import CONTENT_TYPE, STAGING_REQUESTED, Message
+from adapters.cores import use_all
 
 logger = logging.getLogger("packtrail.bus")
 
@@ -174,13 +175,15 @@ def received(delivery: Any) -> Message:
 class Lane:
     """A work queue, and how many of its messages are handled at once.
 
-    `prefetch`: how many are in hand at most; as many as are handled at once.
+    `prefetch`: how many are in hand at most; as many as are handled at once. `computes`: whether
+    the work is long, and needs the interpreter little: then it runs on any core.
     """
 
     queue: str
     handle: Handler
     concurrency: int
     prefetch: int | None = None
+    computes: bool = False
     received: SimpleQueue[Any] = field(default_factory=SimpleQueue, init=False)
 
 
@@ -299,6 +302,8 @@ class Consumer:
                 delivery.reject()
 
     def _work(self, lane: Lane) -> None:
+        if lane.computes:
+            use_all()
         while (delivery := lane.received.get()) is not None:
             self._handled.put((delivery, self._handled_as(lane, delivery)))
             broker = self._broker

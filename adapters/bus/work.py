@@ -11,7 +11,6 @@ know of it: whoever finds that bits are large sends the message on.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -32,6 +31,7 @@ from adapters.bus.bus import (
 )
 from adapters.bus.messages import Heard, Message
 from adapters.context import request_context
+from adapters.cores import ALL
 from adapters.metrics import Metrics
 from adapters.tracing import Tracing
 from domain.droplet_processing import DropletProcessing
@@ -96,7 +96,7 @@ def large_at_once(step: Step, concurrency: int) -> int:
     """How many large ones a process works on: to hash one takes two cores."""
     if step is not Step.HASHING:
         return concurrency
-    return max(1, min(len(os.sched_getaffinity(0)) // 2, MOST_LARGE_AT_ONCE))
+    return max(1, min(len(ALL) // 2, MOST_LARGE_AT_ONCE))
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ class Worker:
                     LARGE_QUEUES[step],
                     self._handler(step, None),
                     large_at_once(step, self.large_at_once),
+                    computes=True,
                 ),
             )
             for step in self.steps

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from uuid import uuid4
 
 from adapters.bits import FileBits, GrowingFile, copy_range, require_room, sync_folder
+from adapters.cores import use_all
 from adapters.folders import BitsFolder
 from adapters.staging.found import FoundObject
 from domain.errors import BitsPathInvalid, StagedBitsMissing, UploadTooLarge
@@ -266,7 +267,7 @@ class LocalStaging:
         self.place = BitsFolder(folder, marks_in=folder.parent)
         self.upload_folder = upload_folder
         # one thread: two syncs at once would take a disk as long as one after the other
-        self.disk = ThreadPoolExecutor(1, "write-back")
+        self.disk = ThreadPoolExecutor(1, "write-back", initializer=use_all)
 
     def prepare(self, identity: str) -> None:
         """Makes the folders, for the log of that identity. Raises `NotOurFolder`; `OSError`."""

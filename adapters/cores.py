@@ -1,0 +1,27 @@
+"""Which of the machine's cores the threads of this process run on.
+
+One interpreter runs one thread at a time. Threads on several cores take it from each other at
+every system call, and each time another core is woken: that can cost as much as the work itself.
+So a process of many threads that each compute a little does better on one core. What computes
+long without the interpreter, as hashing does, uses all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PROCESSOR = 36  # of the fields behind the name (proc(5): `processor`)
+
+ALL = frozenset(os.sched_getaffinity(0))  # that this process was given
+
+
+def stay_on_one() -> None:
+    """Keeps this thread, and those that it starts, on the core that it runs on."""
+    behind_name = Path("/proc/thread-self/stat").read_text().rpartition(")")[2]
+    os.sched_setaffinity(0, {int(behind_name.split()[_PROCESSOR])})
+
+
+def use_all() -> None:
+    """Lets this thread, and what it starts, run on any core again."""
+    os.sched_setaffinity(0, ALL)

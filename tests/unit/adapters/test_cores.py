@@ -1,0 +1,43 @@
+"""The cores that threads of a process run on."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from adapters.cores import ALL, stay_on_one, use_all
+
+
+def cores_after(*steps: Callable[[], None]) -> tuple[set[int], set[int]]:
+    """Those of a thread that takes the steps, and of a thread that it starts then."""
+    found: list[set[int]] = []
+
+    def look() -> None:
+        found.append(os.sched_getaffinity(0))
+
+    def run() -> None:
+        for step in steps:
+            step()
+        look()
+        child = threading.Thread(target=look)
+        child.start()
+        child.join()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return found[0], found[1]
+
+
+def test_a_thread_stays_on_one_core_and_what_it_starts_does_too() -> None:
+    """One of those that the process was given."""
+    own, its_childs = cores_after(stay_on_one)
+    assert len(own) == 1 and own <= ALL
+    assert its_childs == own
+
+
+def test_a_thread_that_computes_has_all_cores_again() -> None:
+    """Whoever has started it; what it starts has them, too."""
+    assert cores_after(stay_on_one, use_all) == (set(ALL), set(ALL))
+    assert os.sched_getaffinity(0) == set(ALL)
