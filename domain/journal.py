@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -97,6 +98,10 @@ class Journal:
             self._known.keep(found)
         return found
 
+    def known(self, kind: type[A], guid: str) -> A | None:
+        """The aggregate as it was known here last, if it is: others may have changed it since."""
+        return self._known.find(kind, kind.ID_PREFIX + guid)
+
     def _brought_up_to_date(self, aggregate: A) -> A:
         newer = list(self._events.get(aggregate.id, gt=aggregate.version))
         for event in newer:
@@ -138,8 +143,23 @@ class Journal:
                 conflict = error
         raise conflict
 
-    def change(self, load: Callable[[], A], decide: Callable[[A], None]) -> Committed[A]:
-        """Lets an aggregate decide, and appends that; again, where another writer was first."""
+    def change(
+        self,
+        load: Callable[[], A],
+        decide: Callable[[A], None],
+        known: Callable[[], A | None] = lambda: None,
+    ) -> Committed[A]:
+        """Lets an aggregate decide, and appends that; again, where another writer was first.
+
+        On what is `known` of it at first, which may be old: what it decides to do is not appended
+        then, and what it refuses or leaves it is asked again as the log has it now.
+        """
+        aggregate = known()
+        if aggregate is not None:
+            with contextlib.suppress(Refusal, IntegrityError):
+                decide(aggregate)
+                if aggregate.pending_events:
+                    return self.save(aggregate)
         while True:
             aggregate = load()
             decide(aggregate)

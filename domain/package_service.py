@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
 from domain.aggregate import Cause
 from domain.directory_service import DirectoryService
-from domain.errors import PackageNotFound
+from domain.errors import PackageNotFound, Refusal
 from domain.journal import Committed, Journal
 from domain.package import Digests, Fault, Package, PackageType, StagedBits, StoredBits
 from domain.ports import PackageQuota
@@ -77,8 +78,19 @@ class PackageService:
         if self._quota is not None:
             self._quota.check(app_guid)
 
-    def check_upload(self, guid: str) -> None:
-        self.get(guid).check_upload()
+    def check_upload(self, guid: str) -> Package:
+        """The package, if it may be uploaded to; raises what refuses that.
+
+        It may be an old one, that can't be uploaded to any more: `start_upload` decides.
+        """
+        known = self._known(guid)
+        if known is not None:
+            with contextlib.suppress(Refusal):
+                known.check_upload()
+                return known
+        package = self.get(guid)
+        package.check_upload()
+        return package
 
     def start_upload(
         self, guid: str, staged: StagedBits, file_name: str | None, by: Cause
@@ -153,4 +165,8 @@ class PackageService:
         return package
 
     def _change(self, guid: str, decide: Callable[[Package], None]) -> Committed[Package]:
-        return self._journal.change(lambda: self.get(guid), decide)
+        return self._journal.change(lambda: self.get(guid), decide, lambda: self._known(guid))
+
+    def _known(self, guid: str) -> Package | None:
+        known = self._journal.known(Package, guid)
+        return None if known is None or known.deleted else known

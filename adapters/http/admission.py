@@ -7,13 +7,11 @@ import re
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
-import falcon
-
 from adapters.authorization import Guard
 from adapters.http.answers import UNKNOWN_ERROR, answer_to, is_ours, new_request_id
 from adapters.http.authentication import Authenticator, require_scope
 from adapters.http.faults import BodyTooLarge, UnknownRequest
-from adapters.http.multipart import boundary_of
+from adapters.http.multipart import boundary_of, parsed_content_type
 from adapters.http.received_form import ReceivedForm
 from adapters.http.server.body import SmallBody, StagedBody, UploadBody
 from adapters.http.server.parser import Admitted, Refused, RequestHead
@@ -48,7 +46,7 @@ class UploadRules:
 
 def form_of(content_type: str) -> str:
     """Which of the two forms an upload has. Raises `NoBitsInForm`."""
-    kind = falcon.parse_header(content_type)[0].lower()
+    kind = parsed_content_type(content_type)[0].lower()
     if kind not in (MULTIPART, URLENCODED):
         raise NoBitsInForm(f"an upload is {MULTIPART} or {URLENCODED}, not {kind[:100]!r}")
     return kind
@@ -144,9 +142,8 @@ class UploadAdmission:
 
     def _check_package(self, guid: str, caller: Caller) -> None:
         """Whether the package may be uploaded to, and by whom."""
-        package = self._packages.get(guid)
-        self._guard.change_package(caller, guid, lambda guid: package.app_guid)
-        package.check_upload()
+        self._guard.change_package(caller, guid, lambda guid: self._packages.get(guid).app_guid)
+        self._packages.check_upload(guid)
 
 
 def _guid_in(path: str) -> str:

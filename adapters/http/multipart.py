@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -44,9 +45,23 @@ class FilePart:
     file_name: str | None
 
 
+@dataclass(frozen=True)
+class FileStart:
+    """Where a file begins in the body, in bytes, and the name that its sender gave it."""
+
+    offset: int
+    file_name: str
+
+
+@lru_cache(64)
+def parsed_content_type(content_type: str) -> tuple[str, Mapping[str, str]]:
+    """The media type, and its parameters; asked for more than once for each upload."""
+    return falcon.parse_header(content_type)
+
+
 def boundary_of(content_type: str) -> bytes:
     """The boundary that a Content-Type declares. Raises `NoBitsInForm`."""
-    _, parameters = falcon.parse_header(content_type)
+    _, parameters = parsed_content_type(content_type)
     boundary = parameters.get("boundary", "")
     if not _BOUNDARY.fullmatch(boundary):
         raise NoBitsInForm(f"the boundary {boundary[:100]!r} is not one")
@@ -121,23 +136,25 @@ def find_bits(
     `seen`: what was noted of the body as it passed.
     """
     seen = seen or Delimiters(boundary)
-    offset, file_name = _start_of_bits(body, boundary, max_parts, seen)
-    end = _find_delimiter(body, b"--" + boundary, offset - 2, seen)
-    return FilePart(offset, max(0, end - offset), plain_file_name(file_name))
+    return to_its_end(_start_of_bits(body, boundary, max_parts, seen), body, boundary, seen)
 
 
-def start_of_bits(beginning: Body, boundary: bytes, max_parts: int) -> int | None:
-    """The offset of the bits, if that much of a body tells it already."""
+def start_of_bits(beginning: Body, boundary: bytes, max_parts: int) -> FileStart | None:
+    """Where the bits begin, if that much of a body tells it already."""
     try:
-        return _start_of_bits(beginning, boundary, max_parts, Delimiters(boundary))[0]
+        return _start_of_bits(beginning, boundary, max_parts, Delimiters(boundary))
     except (NoBitsInForm, FormOverLimit):
         return None  # perhaps because more is to come
 
 
-def _start_of_bits(
-    body: Body, boundary: bytes, max_parts: int, seen: Delimiters
-) -> tuple[int, str]:
-    """The offset of the bits, and the name that their sender gave them."""
+def to_its_end(start: FileStart, body: Body, boundary: bytes, seen: Delimiters) -> FilePart:
+    """The file that begins there. Raises `NoBitsInForm` if it has no end."""
+    end = _find_delimiter(body, b"--" + boundary, start.offset - 2, seen)
+    length = max(0, end - start.offset)
+    return FilePart(start.offset, length, plain_file_name(start.file_name))
+
+
+def _start_of_bits(body: Body, boundary: bytes, max_parts: int, seen: Delimiters) -> FileStart:
     for number, (headers, offset) in enumerate(_parts(body, b"--" + boundary, seen)):
         if number == max_parts:
             raise FormOverLimit(
@@ -145,7 +162,7 @@ def _start_of_bits(
             )
         name, file_name = _disposition(headers)
         if name == FIELD and file_name is not None:
-            return offset, file_name
+            return FileStart(offset, file_name)
     raise NoBitsInForm(f"the form has no file part named {FIELD}")
 
 

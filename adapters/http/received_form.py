@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from adapters.http.multipart import Delimiters, FilePart, find_bits, start_of_bits
+from adapters.http.multipart import (
+    Delimiters,
+    FilePart,
+    FileStart,
+    find_bits,
+    start_of_bits,
+    to_its_end,
+)
 from adapters.http.server.body import StagedBody
 from adapters.staging.intake import Intake
 from domain.package import StagedBits
@@ -27,6 +34,7 @@ class ReceivedForm:
         self._boundary = boundary
         self._delimiters = Delimiters(boundary)
         self._beginning = bytearray()
+        self._start: FileStart | None = None  # of the bits, where the beginning tells it
         self._begins = True  # whether it is not known yet where the bits begin
 
     @property
@@ -51,6 +59,8 @@ class ReceivedForm:
 
     def find_bits(self) -> FilePart:
         """Raises `NoBitsInForm`, `FormOverLimit`."""
+        if self._start is not None:
+            return to_its_end(self._start, self, self._boundary, self._delimiters)
         return find_bits(self, self._boundary, self._max_parts, self._delimiters)
 
     def stage(self, intake: Intake, part: FilePart, guid: str) -> StagedBits:
@@ -70,13 +80,13 @@ class ReceivedForm:
 
     def _take_beginning(self, data: bytes | memoryview) -> None:
         self._beginning += data
-        if b"\r\n\r\n" not in self._beginning:  # no part's headers have ended
-            start = None
-        else:
-            start = start_of_bits(self, self._boundary, self._max_parts)
-        if start is None and len(self._beginning) <= MAX_BEGINNING:
+        if b"\r\n\r\n" in self._beginning:  # a part's headers have ended
+            self._start = start_of_bits(self, self._boundary, self._max_parts)
+        if self._start is None and len(self._beginning) <= MAX_BEGINNING:
             return
-        kept = start if start is not None and start <= MAX_BEGINNING else 0
+        kept = self._start.offset if self._start is not None else 0
+        if kept > MAX_BEGINNING:
+            kept = 0
         with memoryview(self._beginning) as beginning:
             self._file.write(beginning[kept:])
         del self._beginning[kept:]
