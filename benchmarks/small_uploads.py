@@ -28,7 +28,7 @@ from benchmarks.conversations import Conversation, hold
 from benchmarks.crowd import Crowd
 from benchmarks.peers import Registry
 from benchmarks.report import Figure, at_least, at_most, report
-from benchmarks.targets import BITS, Packtrail, Target, path_of
+from benchmarks.targets import BITS, FORM_HEAD, FORM_TAIL, FORM_TYPE, Packtrail, Target, path_of
 from tests.support.service import bearer
 from tests.support.zips import random_zip
 
@@ -40,9 +40,6 @@ SIZE = 64 * 1024
 SOON = 25.0  # milliseconds
 TOKEN = bearer()
 LOOK = 0.0005  # seconds between two looks whether a package is READY
-
-_HEAD = b'--edge\r\nContent-Disposition: form-data; name="bits"; filename="a.zip"\r\n\r\n'
-_TAIL = b"\r\n--edge--\r\n"
 
 
 def different_bits(count: int) -> list[bytes]:
@@ -59,10 +56,10 @@ def of_ours(bits: bytes) -> Conversation:
     assert created.status == 201, created
     path = f"/v3/packages/{json.loads(created.body)['guid']}"
     kind = {
-        "Content-Type": "multipart/form-data; boundary=edge",
-        "Content-Length": str(len(_HEAD) + len(bits) + len(_TAIL)),
+        "Content-Type": FORM_TYPE,
+        "Content-Length": str(len(FORM_HEAD) + len(bits) + len(FORM_TAIL)),
     }
-    answer = yield [head("POST", f"{path}/upload", {**TOKEN, **kind}), _HEAD, bits, _TAIL]
+    answer = yield [head("POST", f"{path}/upload", {**TOKEN, **kind}), FORM_HEAD, bits, FORM_TAIL]
     assert answer.status == 200, answer
     return path
 

@@ -21,6 +21,11 @@ from tests.support.service import bearer
 from tests.support.zips import large_zip
 
 BITS = {"Content-Type": "application/octet-stream"}
+# as curl writes a form; browsers' and Go's boundaries are as long
+BOUNDARY = "------------------------d74496d66958873e"
+FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
+FORM_HEAD = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="bits"; filename="a.zip"\r\n\r\n'.encode()
+FORM_TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,10 @@ class Packtrail:
     def push(self, connection: Connection, where: str, bits: Bits, chunked: bool) -> str:
         body = FileBody(
             bits.path,
-            b'--edge\r\nContent-Disposition: form-data; name="bits"; filename="a.zip"\r\n\r\n',
-            b"\r\n--edge--\r\n",
+            FORM_HEAD,
+            FORM_TAIL,
         )
-        kind = {"Content-Type": "multipart/form-data; boundary=edge"}
+        kind = {"Content-Type": FORM_TYPE}
         answer = connection.send(
             "POST", f"{where}/upload", {**self.headers(), **kind}, body, chunked
         )

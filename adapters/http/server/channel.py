@@ -29,6 +29,7 @@ logger = logging.getLogger("packtrail.http")
 
 LINGER = 10.0  # seconds that a refused client may go on sending before it is cut off
 
+READS_IN_A_TURN = 4  # of one upload, before others have theirs
 AT_ONCE = 128 * 1024  # bytes in one read of what may be many requests, or a small upload
 AT_ONCE_CHUNKED = 64 * 1024  # bytes of chunks in one read: tiny ones take their time
 AT_ONCE_COARSE = 256 * 1024  # where those before were large
@@ -111,13 +112,17 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             if self._lingered > LINGER_BYTES:
                 self.handle_close()
             return
-        count = self._receive_into_shared(self._most_at_once(self.request))
-        if count >= DRIP:
-            self.drips = False
-        if count:
-            self.last_activity = time.time()
-            self.received(self.server.buffer[:count])
-            self._let_disk_catch_up()
+        for _ in range(READS_IN_A_TURN):
+            most = self._most_at_once(self.request)
+            count = self._receive_into_shared(most)
+            if count >= DRIP:
+                self.drips = False
+            if count:
+                self.last_activity = time.time()
+                self.received(self.server.buffer[:count])
+                self._let_disk_catch_up()
+            if count < most or most < len(self.server.buffer) or not self.readable():
+                break  # only of an upload that comes fast there is more
 
     def _most_at_once(self, request: RequestParser | None) -> int:
         """How many bytes are read in one turn, before others have theirs."""
