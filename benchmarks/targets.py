@@ -24,7 +24,8 @@ BITS = {"Content-Type": "application/octet-stream"}
 # as curl writes a form; browsers' and Go's boundaries are as long
 BOUNDARY = "------------------------d74496d66958873e"
 FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
-FORM_HEAD = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="bits"; filename="a.zip"\r\n\r\n'.encode()
+_DISPOSITION = 'Content-Disposition: form-data; name="bits"; filename="a.zip"'
+FORM_HEAD = f"--{BOUNDARY}\r\n{_DISPOSITION}\r\n\r\n".encode()
 FORM_TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
