@@ -38,6 +38,7 @@ bench: install-dev  ## measure, beside limits of the same run
 	$(BIN)/python -m benchmarks.rebuild
 	$(BIN)/python -m benchmarks.replay_beside
 	$(BIN)/python -m benchmarks.chain
+	$(BIN)/python -m benchmarks.summary
 
 bench-peers:  ## install the programs that benchmarks compare with, on Debian, as root
 	./.ci/install-peers

@@ -82,7 +82,10 @@ class _ResponseHeader:
             self.wrote_header = True
             if length is not None and len(data) <= length:
                 self.content_bytes_written = len(data)
-                self.channel.write_soon(header + data)
+                if len(data) == length:
+                    self.channel.write_at_the_end(header + data)
+                else:
+                    self.channel.write_soon(header + data)
                 return
             self.channel.write_soon(header)
         super().write(data)  # type: ignore[misc]

@@ -71,6 +71,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     parser_class = RequestParser
 
     deciding = False
+    _whole = b""  # an answer that is sent when its request is done with
     _held = b""  # received, and not looked at before what it waits for is over
     _lingers = False
     lingering_until: float | None = None
@@ -91,6 +92,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             or self._held
             or self.request is not None
             or self.total_outbufs_len
+            or self._whole
         )
 
     def readable(self) -> bool:
@@ -327,6 +329,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         request.close()
         with self.requests_lock:
             self.requests = []
+            if self._whole:
+                with contextlib.suppress(ClientDisconnected):
+                    self.write_soon(self._whole)
+                self._whole = b""
             self.close_when_flushed = task.close_on_finish
         self.last_activity = time.time()
         if self.connected and (
@@ -355,6 +361,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def _look_at(self) -> None:
         self.server.look_at(self)
+
+    def write_at_the_end(self, answer: bytes) -> None:
+        """Keeps an answer until nothing else is to be done for its request.
+
+        A client that sends the next one at once would else find this one still running.
+        """
+        self._whole = answer
 
     def write_soon(self, data: Any) -> int:
         """Sends what the socket takes at once, and the rest when it takes more.
