@@ -15,6 +15,7 @@ from adapters.event_store.log import Stored
 from adapters.event_store.tail import Tail
 from adapters.event_store.transcoding import EventMapper
 from domain.ports import LoggedEvent
+from projections.bulk import driver_of
 
 
 class Projecting(Protocol):
@@ -46,12 +47,13 @@ class Along:
             self._events = [LoggedEvent(row[0], self._event_of(*row[1:])) for row in stored]
         except Exception:  # noqa: BLE001 - whoever reads it is told
             return
-        connection.exec_driver_sql("SAVEPOINT along")
+        driver = driver_of(connection)
+        driver.execute("SAVEPOINT along")
         try:
             self._applied = self.projector.apply_along(connection, self._events)
         except Exception:  # noqa: BLE001 - the projector meets it again, and deals with it
-            connection.exec_driver_sql("ROLLBACK TO along")
-        connection.exec_driver_sql("RELEASE along")
+            driver.execute("ROLLBACK TO along")
+        driver.execute("RELEASE along")
 
     def appended(self) -> None:
         """What was told last is committed."""
