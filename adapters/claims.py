@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from adapters.cores import on_all_cores
 from adapters.metrics import Metrics
 from adapters.staging.found import FoundObject
 from adapters.staging.intake import Intake
@@ -92,7 +93,8 @@ class Claims:
             droplets.check_waiting(guid)
             staged = self._intake.take(found, guid, f"{guid}.tgz")
             try:
-                committed = self._processing.under(droplets).accept(guid, staged, report, by)
+                with on_all_cores():  # a droplet is large
+                    committed = self._processing.under(droplets).accept(guid, staged, report, by)
             except Exception as error:
                 # whether it is in the log or not: the blob was made, and these are not needed
                 self._intake.release(staged.uri)

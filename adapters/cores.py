@@ -9,6 +9,8 @@ long without the interpreter, as hashing does, uses all of them.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _PROCESSOR = 36  # of the fields behind the name (proc(5): `processor`)
@@ -25,3 +27,14 @@ def stay_on_one() -> None:
 def use_all() -> None:
     """Lets this thread, and what it starts, run on any core again."""
     os.sched_setaffinity(0, ALL)
+
+
+@contextmanager
+def on_all_cores() -> Iterator[None]:
+    """While entered, this thread, and what it starts meanwhile, may run on any core."""
+    before = os.sched_getaffinity(0)
+    use_all()
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from adapters.cores import ALL, stay_on_one, use_all
+from adapters.cores import ALL, on_all_cores, stay_on_one, use_all
 
 
 def cores_after(*steps: Callable[[], None]) -> tuple[set[int], set[int]]:
@@ -41,3 +41,21 @@ def test_a_thread_that_computes_has_all_cores_again() -> None:
     """Whoever has started it; what it starts has them, too."""
     assert cores_after(stay_on_one, use_all) == (set(ALL), set(ALL))
     assert os.sched_getaffinity(0) == set(ALL)
+
+
+def test_a_thread_computes_for_a_while() -> None:
+    """On all cores, and on its own again behind that."""
+    found: list[set[int]] = []
+
+    def run() -> None:
+        stay_on_one()
+        found.append(os.sched_getaffinity(0))
+        with on_all_cores():
+            found.append(os.sched_getaffinity(0))
+        found.append(os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    one, all_, again = found
+    assert (all_, again, len(one)) == (set(ALL), one, 1)
