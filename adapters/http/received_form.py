@@ -17,6 +17,7 @@ from adapters.staging.intake import Intake
 from domain.package import StagedBits
 
 MAX_BEGINNING = 8 * 1024  # bytes of a form in which its bits should begin
+MOST_LOOKS = 16  # at it, for bits: each is at all of it
 
 
 class ReceivedForm:
@@ -36,6 +37,7 @@ class ReceivedForm:
         self._beginning = bytearray()
         self._start: FileStart | None = None  # of the bits, where the beginning tells it
         self._begins = True  # whether it is not known yet where the bits begin
+        self._looks = 0
 
     @property
     def kept(self) -> bool:
@@ -79,10 +81,13 @@ class ReceivedForm:
         self._file.abandon()
 
     def _take_beginning(self, data: bytes | memoryview) -> None:
+        looked_at = max(0, len(self._beginning) - 3)
         self._beginning += data
-        if b"\r\n\r\n" in self._beginning:  # a part's headers have ended
+        if self._beginning.find(b"\r\n\r\n", looked_at) >= 0:  # a part's headers have ended
             self._start = start_of_bits(self, self._boundary, self._max_parts)
-        if self._start is None and len(self._beginning) <= MAX_BEGINNING:
+            self._looks += 1
+        may_begin_here = len(self._beginning) <= MAX_BEGINNING and self._looks < MOST_LOOKS
+        if self._start is None and may_begin_here:
             return
         kept = self._start.offset if self._start is not None else 0
         if kept > MAX_BEGINNING:

@@ -133,6 +133,25 @@ def test_behind_much_else_the_bits_are_a_slice() -> None:
     assert (staged.offset, staged.length) == (body.index(b"PK"), 7)
 
 
+def test_a_form_that_drips_is_looked_at_a_few_times() -> None:
+    """However many parts it has in front: the thread that receives it has others to receive."""
+
+    class Watched(ReceivedForm):
+        reads = 0
+
+        def read_at(self, offset: int, length: int) -> bytes:
+            self.reads += 1
+            return super().read_at(offset, length)
+
+    fields = b"--edge\r\n\r\n\r\n" * 99
+    file = MemoryFile()
+    form = Watched(file, EDGE, 100)
+    receive(form, cut(fields + HEAD + b"PK bits" + TAIL, 1))
+    assert form.reads < 2000
+    staged = form.stage(file, form.find_bits(), "guid-1")  # type: ignore[arg-type]
+    assert file.content[staged.offset : staged.offset + staged.length] == b"PK bits"
+
+
 def test_a_form_that_is_short_and_has_no_bits_is_told() -> None:
     """It is in memory to its end."""
     form = ReceivedForm(MemoryFile(), EDGE, 100)
