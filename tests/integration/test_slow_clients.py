@@ -20,7 +20,7 @@ import pytest
 
 from adapters.http.answers import NOT_AUTHENTICATED
 from adapters.http.server.body import UploadBody
-from adapters.http.server.channel import LINGER_BYTES
+from adapters.http.server.channel import LINGER_BYTES, Channel
 from adapters.http.server.listening import listen
 from adapters.http.server.parser import Admitted, Refused, RequestHead
 from adapters.limits import Limits
@@ -273,6 +273,28 @@ def test_a_client_does_not_pay_for_our_disk(door: Door, port: int) -> None:
         free.set()
         other.sendall(bytes(3000))
         assert answer(one)[0] == 200
+        assert answer(other)[0] == 200
+
+
+def test_a_client_that_is_gone_when_it_may_continue_takes_nobody_along(
+    door: Door, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It resets the connection between an answer and the next request, which wants a 100."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    proceed = Channel.proceed
+
+    def proceed_too_late(channel: Channel) -> None:
+        if channel._held and not channel.requests:
+            connection.close()
+        proceed(channel)
+
+    monkeypatch.setattr(Channel, "proceed", proceed_too_late)
+    wants = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+    connection.sendall(GET + wants)
+    eventually(lambda: connection.fileno() < 0)
+    with connected(port) as other:
+        other.sendall(GET)
         assert answer(other)[0] == 200
 
 

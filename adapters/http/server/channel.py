@@ -35,6 +35,7 @@ AT_ONCE_CHUNKED = 64 * 1024  # bytes of chunks in one read: tiny ones take their
 AT_ONCE_COARSE = 256 * 1024  # where those before were large
 DRIP = 16 * 1024  # bytes a second up to which an upload drips
 LINGER_BYTES = 64 << 20  # that are thrown away meanwhile
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _DISCONNECTED = frozenset(
     (errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNABORTED, errno.EPIPE)
 )
@@ -69,6 +70,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     request: RequestParser | None
     requests: list[RequestParser]
     parser_class = RequestParser
+    sent_continue: bool
 
     deciding = False
     _whole = b""  # an answer that is sent when its request is done with
@@ -195,8 +197,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.received(held)
 
     def _send_continue_in_turn(self) -> None:
-        if not self.requests and not self.sent_continue:
-            self.send_continue()
+        """A client that has gone is closed by the event that tells it, and not while it is read."""
+        if self.requests or self.sent_continue or self.request is None:
+            return
+        self.request.expect_continue = False
+        self.sent_continue = True
+        with self.outbuf_lock:
+            self._keep(CONTINUE)
+            self._flush_exception(self._flush_some, do_close=False)
 
     def _finish(self, request: RequestParser) -> None:
         """The request is whole, or refused: it is answered behind those before it."""
