@@ -9,8 +9,8 @@ long without the interpreter, as hashing does, uses all of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PROCESSOR = 36  # of the fields behind the name (proc(5): `processor`)
@@ -20,13 +20,14 @@ ALL = frozenset(os.sched_getaffinity(0))  # that this process was given
 
 def stay_on_one() -> None:
     """Keeps this thread, and those that it starts, on the core that it runs on."""
-    behind_name = Path("/proc/thread-self/stat").read_text().rpartition(")")[2]
-    os.sched_setaffinity(0, {int(behind_name.split()[_PROCESSOR])})
+    with suppress(OSError):
+        behind_name = Path("/proc/thread-self/stat").read_text().rpartition(")")[2]
+        _run_on({int(behind_name.split()[_PROCESSOR])})
 
 
 def use_all() -> None:
     """Lets this thread, and what it starts, run on any core again."""
-    os.sched_setaffinity(0, ALL)
+    _run_on(ALL)
 
 
 @contextmanager
@@ -37,4 +38,10 @@ def on_all_cores() -> Iterator[None]:
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        _run_on(before)
+
+
+def _run_on(cores: Set[int]) -> None:
+    # a sandbox may forbid it, and cores can be taken away since: that is slower, and no failure
+    with suppress(OSError):
+        os.sched_setaffinity(0, cores)

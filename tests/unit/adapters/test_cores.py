@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
+
+import pytest
 
 from adapters.cores import ALL, on_all_cores, stay_on_one, use_all
 
@@ -59,3 +61,15 @@ def test_a_thread_computes_for_a_while() -> None:
     thread.join()
     one, all_, again = found
     assert (all_, again, len(one)) == (set(ALL), one, 1)
+
+
+def test_threads_run_where_they_may_if_no_core_can_be_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a sandbox: it must end neither the start of the service nor a thread of its."""
+
+    def refuse(thread: int, cores: Set[int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    assert cores_after(stay_on_one, use_all) == (set(ALL), set(ALL))
