@@ -184,10 +184,10 @@ class Projector:
         if start == NOWHERE or start >= first:
             return None
         if start + 1 < first:  # somebody else has appended, or some were left to the thread
-            between = self._log.read(start, BATCH)
-            if len(between) == BATCH:
+            between = [e for e in self._log.read(start, BATCH) if e.position < first]
+            if len(between) != first - start - 1:  # too many, or one of them can't be read
                 return None
-            events = [*(logged for logged in between if logged.position < first), *events]
+            events = [*between, *events]
         self._apply(connection, found, events)
         return lambda: self._advance(found, events[-1].position)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.errors import NewerData
 from projections.engine import Projection
 from projections.packages import PackagesProjection
 from projections.unfinished import WorkProjection
@@ -79,6 +80,24 @@ def test_what_another_process_appended_comes_first(
     assert along.projector.position == 4
     assert applied(watching) == [1, 2, 3, 4]
     assert [logged.position for logged in along.log.read(0, 10)] == [1, 2, 3, 4]
+    other.close()
+
+
+def test_what_another_process_appended_is_not_passed_over_where_it_cannot_be_read(
+    along: LocalStore, watching: Watching, tmp_path: Path
+) -> None:
+    """An event of a newer program: the thread meets it, and waits for an upgrade."""
+    other = LocalStore.open(tmp_path / "log.db")
+    create(other)
+    create(other)
+    with along.store.writing, along.store.writer.begin() as connection:
+        connection.exec_driver_sql("UPDATE events SET topic = 'of.the.future' WHERE rowid = 2")
+    create(along)
+    assert applied(watching) == []
+    with pytest.raises(NewerData):
+        along.projector.catch_up()
+    assert applied(watching) == [1]
+    assert along.projector.position == 1
     other.close()
 
 
