@@ -307,7 +307,8 @@ class Consumer:
         while (delivery := lane.received.get()) is not None:
             self._handled.put((delivery, self._handled_as(lane, delivery)))
             broker = self._broker
-            if broker is not None:
+            # while there is more here, whoever takes the last of it wakes the receiving thread
+            if broker is not None and lane.received.empty():
                 broker.wake()
 
     def _handled_as(self, lane: Lane, delivery: Any) -> Done:

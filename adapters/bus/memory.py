@@ -14,7 +14,8 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -22,10 +23,12 @@ import kombu
 from kombu.transport import memory
 from kombu.transport.virtual import BrokerState
 
-from adapters.bus.bus import BINDINGS, EVENTS, Broker, publish
-from adapters.bus.messages import Message
+from adapters.bus.bus import BINDINGS, EVENTS, Broker
+from adapters.bus.messages import CONTENT_TYPE, Message
 
 logger = logging.getLogger("packtrail.bus")
+
+MOST_ROUTES = 1_000  # that are remembered
 
 
 class _Bell:
@@ -77,18 +80,80 @@ class _Bells:
             bell.ring()
 
 
+class _Routes:
+    """Which queues a message goes to, found out once: bindings change rarely."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def find(
+        self, exchange: str, routing_key: str, look_up: Callable[[], Iterable[str]]
+    ) -> tuple[str, ...]:
+        found = self._found
+        queues = found.get((exchange, routing_key))
+        if queues is None:
+            queues = tuple(look_up())
+            if len(found) < MOST_ROUTES:
+                found[exchange, routing_key] = queues
+        return queues
+
+    def forget(self) -> None:
+        self._found = {}  # who is looking something up keeps it where nobody finds it
+
+
 def _transport_class(bells: _Bells) -> type[memory.Transport]:
     class Channel(memory.Channel):
         queues: dict[str, Any] = {}
         events: defaultdict[str, set[Any]] = defaultdict(set)
+        routes = _Routes()
+        tags = itertools.count()
 
         def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
             consuming = super().basic_consume(queue, *args, **kwargs)
             bells.consumes(self.connection.bell, queue)
             return consuming
 
+        def queue_bind(self, *args: Any, **kwargs: Any) -> None:
+            super().queue_bind(*args, **kwargs)
+            self.routes.forget()
+
+        def queue_unbind(self, *args: Any, **kwargs: Any) -> None:
+            super().queue_unbind(*args, **kwargs)
+            self.routes.forget()
+
+        def exchange_delete(self, *args: Any, **kwargs: Any) -> None:
+            super().exchange_delete(*args, **kwargs)
+            self.routes.forget()
+
+        def routed(self, exchange: str, routing_key: str) -> tuple[str, ...]:
+            """The queues that a message goes to."""
+            look_up = partial(self._lookup, exchange, routing_key)
+            return self.routes.find(exchange, routing_key, look_up) if exchange else look_up()
+
+        def hand_in(self, queue: str, message: Any) -> None:
+            """Puts a message into a queue, and wakes nobody."""
+            super()._put(queue, message)
+
+        def deliver_all(self) -> bool:
+            """Delivers what waits, as much as may be in hand; whether there was anything."""
+            delivered = False
+            for queue in tuple(self._active_queues):
+                for _ in range(self._size(queue)):
+                    if not self.qos.can_consume():
+                        break
+                    try:
+                        message = self._get(queue)
+                    except Empty:
+                        break
+                    delivered = True
+                    self.connection._deliver(message, queue)
+            return delivered
+
+        def _next_delivery_tag(self) -> int:
+            return next(self.tags)
+
         def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-            super()._put(queue, message, **kwargs)
+            self.hand_in(queue, message)
             bells.ring(queue)
 
         def _restore(self, message: Any) -> None:
@@ -109,19 +174,19 @@ def _transport_class(bells: _Bells) -> type[memory.Transport]:
             super().close_connection(connection)
 
         def drain_events(self, connection: Any, timeout: float | None = None) -> None:
-            """Delivers one message; returns without one if woken since the last time."""
-            missed = self.bell.count > self._seen
+            """Delivers what waits; returns without anything if woken since the last time."""
+            seen = self.bell.count
+            missed = seen > self._seen
+            self._seen = seen
+            if self._deliver_all() or missed:
+                return
+            if not self.bell.wait(seen, timeout):
+                raise TimeoutError
             self._seen = self.bell.count
-            try:
-                self.cycle.get(self._deliver, timeout=timeout)
-            except Empty:
-                if missed:
-                    return
-                if not self.bell.wait(self._seen, timeout):
-                    raise TimeoutError from None
-                self._seen = self.bell.count
-                with contextlib.suppress(Empty):
-                    self.cycle.get(self._deliver, timeout=timeout)
+            self._deliver_all()
+
+        def _deliver_all(self) -> bool:
+            return any([channel.deliver_all() for channel in tuple(self.channels)])
 
     Transport.Channel = Channel
     return Transport
@@ -147,7 +212,7 @@ class MemoryBus:
         self._transport = _transport_class(self._bells)
         self._connection = self.connect()
         self._lock = threading.Lock()  # kombu's channels are for one thread at a time
-        self._producer = kombu.Producer(self._connection.channel())
+        self._channel = self._connection.channel()
         self._timers = _Timers(self.send)
 
     def connect(self) -> kombu.Connection:
@@ -157,20 +222,26 @@ class MemoryBus:
 
     def declare(self) -> None:
         with self._lock:
-            EVENTS(self._producer.channel).declare()
+            EVENTS(self._channel).declare()
             for name in BINDINGS:
-                self.queue(name)(self._producer.channel).declare()
+                self.queue(name)(self._channel).declare()
 
     def queue(self, name: str) -> kombu.Queue:
         bindings = [kombu.binding(EVENTS, routing_key=key) for key in BINDINGS[name]]
         return kombu.Queue(name, bindings=bindings, durable=True)
 
     def publish(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            self._publish(EVENTS.name, message.type, message)
+        told: set[str] = set()
+        with self._lock:
+            for message in messages:
+                told.update(self._hand_in(EVENTS.name, message.type, message))
+        for queue in told:
+            self._bells.ring(queue)
 
     def send(self, queue: str, message: Message) -> None:
-        self._publish("", queue, message)
+        with self._lock:
+            self._hand_in("", queue, message)
+        self._bells.ring(queue)
 
     def send_later(self, queue: str, message: Message, delay: float) -> None:
         self._timers.add(time.monotonic() + delay, queue, message)
@@ -183,7 +254,7 @@ class MemoryBus:
         logger.error("message %s (%s) is dropped: nobody can handle it", message.id, message.type)
 
     def waiting(self, queue: str) -> int:
-        return int(self._producer.channel._size(queue))
+        return int(self._channel._size(queue))
 
     @contextlib.contextmanager
     def receiving(self, connection: kombu.Connection) -> Iterator[Broker]:
@@ -196,9 +267,31 @@ class MemoryBus:
         self._timers.stop()
         self._connection.release()
 
-    def _publish(self, exchange: str, routing_key: str, message: Message) -> None:
-        with self._lock:
-            publish(self._producer, exchange, routing_key, message)
+    def _hand_in(self, exchange: str, routing_key: str, message: Message) -> Sequence[str]:
+        """Puts a message, as kombu has one, into the queues that it goes to; which they are."""
+        channel = self._channel
+        queues: Sequence[str] = channel.routed(exchange, routing_key)
+        if queues:
+            delivered = {
+                "body": message.body,
+                "content-type": CONTENT_TYPE,
+                "content-encoding": "utf-8",
+                "headers": message.headers,
+                "properties": {
+                    "body_encoding": None,
+                    "correlation_id": message.correlation_id,
+                    "delivery_info": {"exchange": exchange, "routing_key": routing_key},
+                    "delivery_mode": 2,
+                    "delivery_tag": channel._next_delivery_tag(),
+                    "message_id": message.id,
+                    "priority": 0,
+                    "reply_to": message.reply_to,
+                    "type": message.type,
+                },
+            }
+            for queue in queues:
+                channel.hand_in(queue, delivered)
+        return queues
 
 
 class _Timers:
