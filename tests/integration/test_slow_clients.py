@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -47,6 +48,7 @@ class Door:
         self.gate.set()
         self.asked = threading.Event()
         self.writing: Callable[[], None] = lambda: None
+        self.removing: Callable[[], None] = lambda: None
 
     def concerns(self, head: RequestHead) -> bool:
         return head.path == "/upload"
@@ -57,13 +59,18 @@ class Door:
         if self.refuses:
             return Refused(NOT_AUTHENTICATED, None)
         body = self.staging.create("guid-1")
-        write = body.write
+        write, abandon = body.write, body.abandon
 
         def held_up(data: bytes | memoryview) -> None:
             self.writing()
             write(data)
 
+        def removed() -> None:
+            self.removing()
+            abandon()
+
         body.write = held_up  # type: ignore[method-assign]
+        body.abandon = removed  # type: ignore[method-assign]
         return Admitted(UploadBody(body, 1 << 30, 0), "request-1")
 
     def staged(self) -> list[Path]:
@@ -296,6 +303,20 @@ def test_a_client_that_is_gone_when_it_may_continue_takes_nobody_along(
     with connected(port) as other:
         other.sendall(GET)
         assert answer(other)[0] == 200
+
+
+def test_an_upload_that_cannot_be_removed_ends_as_any_other(door: Door, port: int) -> None:
+    """On a file system that has become read-only, say: it is answered, and so are others."""
+
+    def fail() -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    door.removing = fail
+    with connected(port) as connection:
+        for _ in range(2):
+            connection.sendall(UPLOAD + b"Content-Length: 5\r\n\r\nabcde")
+            assert answer(connection)[0] == 200
+    assert len(door.staged()) == 2
 
 
 def unread_by_the_server(connection: socket.socket) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -9,6 +10,8 @@ from waitress.buffers import OverflowableBuffer
 
 from adapters.http.faults import BodyTooLarge
 from domain.errors import UploadTooLarge
+
+logger = logging.getLogger("packtrail.http")
 
 
 class StagedBody(Protocol):
@@ -73,11 +76,14 @@ class UploadBody:
         return self.staged.wait_for_disk(then)
 
     def close(self) -> None:
+        """What can't be removed is left to the sweep: the request ends all the same."""
         try:
             if self.staged.kept:
                 self.staged.close()
             else:
                 self.staged.abandon()
+        except OSError:
+            logger.warning("the rest of an upload can't be removed from staging", exc_info=True)
         finally:
             self._release()
 

@@ -187,7 +187,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             if dispatcher is None:
                 continue
             if descriptor in self._slow and flags == select.EPOLLIN:
-                dispatcher.handle_read_event()
+                wasyncore.readwrite(dispatcher, flags)
                 if dispatcher.drips:
                     continue  # as before: there is nothing else to look at
             elif flags == select.EPOLLIN and not dispatcher.readable():
