@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from adapters.http.server.channel import Channel
 from adapters.http.server.listening import listen
 from adapters.http.server.parser import Admitted, Refused, RequestHead
 from adapters.http.server.sending import SENT_AT_ONCE
@@ -186,6 +187,31 @@ def test_a_file_that_became_shorter_ends_the_connection(
         eventually(shelf.all_closed)
         assert "a download was cut off" in caplog.text
         assert answers(port, PING)[0].body == b"pong"
+
+
+def test_an_answer_that_leaves_by_and_by_leaves_once(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket takes a part of it, and more while the worker thread still tries to send that."""
+    send = Channel.send
+    others_turn = threading.Event()
+    parts: list[bytes] = []
+
+    def send_by_and_by(channel: Channel, data: bytes, do_close: bool = True) -> int:
+        if not threading.current_thread().name.startswith("http-"):
+            others_turn.set()
+        elif not parts:
+            data = data[:9]
+        else:
+            channel.server.call_soon(channel._look_at)
+            others_turn.wait(0.3)
+        parts.append(data)
+        count: int = send(channel, data, do_close)
+        return count
+
+    monkeypatch.setattr(Channel, "send", send_by_and_by)
+    (pong,) = answers(port, PING)
+    assert pong.body == b"pong"
 
 
 def test_a_client_that_goes_away_is_forgotten(shelf: Shelf, port: int) -> None:

@@ -411,8 +411,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def _flush_some(self, do_close: bool = True) -> bool:
         """Sends what there is, up to what a turn may have, files by the kernel.
 
-        Runs in worker threads, too, which hold `outbuf_lock` then.
+        Runs in worker threads, too, whose answer may still be leaving when its request has ended.
         """
+        with self.outbuf_lock:
+            return self._flush_in_turn(do_close)
+
+    def _flush_in_turn(self, do_close: bool) -> bool:
         sent, most = 0, self.server.sent_at_once
         while sent < most:
             outbuf = self.outbufs[0]
