@@ -6,6 +6,7 @@ for another thread. Followers get the events from memory.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -39,7 +40,10 @@ class Along:
         self._applied: Callable[[], None] | None = None
 
     def appending(self, connection: Connection, stored: Sequence[Stored]) -> None:
-        """In the transaction, behind the events. What fails here does not fail the append."""
+        """In the transaction, behind the events. What fails here does not fail the append.
+
+        Raises `sqlite3.Error` where the whole transaction is gone: the disk is full, say.
+        """
         self._events, self._applied = [], None
         if self.projector is None:
             return
@@ -51,7 +55,11 @@ class Along:
         driver.execute("SAVEPOINT along")
         try:
             self._applied = self.projector.apply_along(connection, self._events)
-        except Exception:  # noqa: BLE001 - the projector meets it again, and deals with it
+        except Exception as error:  # the projector meets it again, and deals with it
+            if not driver.in_transaction:
+                raise sqlite3.OperationalError(
+                    f"SQLite has taken all of it back: {error}"
+                ) from error
             driver.execute("ROLLBACK TO along")
         driver.execute("RELEASE along")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from eventsourcing.persistence import OperationalError
+from sqlalchemy import Connection, Table
 
 from domain.errors import NewerData
+from domain.ports import LoggedEvent
 from projections.engine import Projection
 from projections.packages import PackagesProjection
 from projections.unfinished import WorkProjection
@@ -16,6 +19,20 @@ from tests.support.waiting import eventually
 from tests.unit.projections.test_engine import Faulty, Watching, create, kept_positions, live, rows
 
 Open = Callable[..., LocalStore]
+
+
+class Filling:
+    """A projection that fills the disk, as SQLite sees it."""
+
+    name = "filling"
+    version = 1
+    tables: Sequence[Table] = ()
+
+    def apply(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 1}")
+        connection.exec_driver_sql("CREATE TABLE filling (bytes BLOB)")
+        connection.exec_driver_sql("INSERT INTO filling VALUES (zeroblob(100000))")
 
 
 @pytest.fixture
@@ -134,4 +151,15 @@ def test_a_read_model_that_fails_fails_no_command(tmp_path: Path) -> None:
     eventually(lambda: store.projector.position == 2)
     store.projector.stop()
     assert faulty.seen == [1, 2]
+    store.close()
+
+
+def test_a_full_disk_fails_the_command(tmp_path: Path) -> None:
+    """The event was taken back with the rows: that is told as when the log could not be written."""
+    store = LocalStore.open(tmp_path / "log.db", [PackagesProjection(), Filling()])
+    store.store.project_along(store.projector)
+    with pytest.raises(OperationalError):
+        create(store)
+    assert store.log.head() == 0
+    assert store.store.breaker.is_away
     store.close()
