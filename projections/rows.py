@@ -111,7 +111,8 @@ class KeyedTable:
                 added.append(row)
             elif row != old:
                 storable(row)
-                changed.append((old, {**row, "_guid": row["guid"]}))
+                if row != old:
+                    changed.append((old, {**row, "_guid": row["guid"]}))
         gone = [{"_guid": row["guid"]} for guid, row in before.items() if guid not in after]
         if added:
             self._insert.execute(connection, added)

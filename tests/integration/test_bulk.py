@@ -8,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from adapters.store import Store
 from projections.bulk import COPIED, BulkInsert
+from projections.rows import KeyedTable
 
 things = Table(
     "things in bulk",  # a name that has to be quoted
@@ -16,6 +17,8 @@ things = Table(
     Column("order", BigInteger),
     Column("held", Boolean, nullable=False),
 )
+
+named = Table("named", MetaData(), Column("guid", Text, primary_key=True), Column("name", Text))
 
 
 def rows_of(count: int) -> list[dict[str, object]]:
@@ -57,3 +60,15 @@ def test_what_the_database_refuses_is_told_alike(any_store: Store, count: int) -
         BulkInsert(things).execute(connection, [*rows, rows[0]])
     with any_store.reader.connect() as connection:
         assert connection.scalar(select(func.count()).select_from(things)) == 0
+
+
+def test_a_row_that_is_stored_as_it_was_is_left_alone(any_store: Store) -> None:
+    """NUL characters are not stored: a text that has one is not what is read of it."""
+    table, row = KeyedTable(named), {"guid": "1", "name": "a\0b"}
+    stored = {"1": {"guid": "1", "name": "a\N{REPLACEMENT CHARACTER}b"}}
+    with any_store.writing, any_store.writer.begin() as connection:
+        named.create(connection)
+        table.write(connection, {}, {"1": dict(row)})
+        found = table.rows(connection, ["1"])
+        table.write(connection, found, {"1": dict(row)})
+        assert found == table.rows(connection, ["1"]) == stored
