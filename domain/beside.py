@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
@@ -44,7 +45,11 @@ class Beside(Generic[T]):
             del call, outcome  # so that nothing is kept until the next one
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        """Raises `OSError` where no thread can be started: there are too many just now."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from error
         return self
 
     def __exit__(

@@ -69,6 +69,17 @@ def test_a_file_that_is_cut_off_is_no_crash(tmp_path: Path) -> None:
             digests_of(bits)
 
 
+def test_a_thread_too_many_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the machine lacks just now is waited for, as when the disk fails."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(OSError, match="can't start new thread"):
+        digests_of(BytesBits(bytes(INLINE + 1)))
+
+
 def test_hashing_takes_little_memory(tmp_path: Path) -> None:
     """However large the bits."""
     path = tmp_path / "blob"
