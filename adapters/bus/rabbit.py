@@ -163,7 +163,10 @@ class RabbitBus:
 
     def waiting(self, queue: str) -> int:
         with errors_as_away(), self.connect() as connection:
-            return int(work_queue(queue)(connection.channel()).queue_declare(passive=True)[1])
+            try:
+                return int(work_queue(queue)(connection.channel()).queue_declare(passive=True)[1])
+            except amqp.NotFound:  # nobody of this version has sent anything yet, or received
+                return 0
 
     @contextlib.contextmanager
     def receiving(self, connection: kombu.Connection) -> Iterator[Broker]:

@@ -488,6 +488,13 @@ class TestRabbitBus:
         assert consumer.stop(10)
         bus.close()
 
+    def test_in_a_queue_that_is_not_there_yet_nothing_waits(self, rabbit: RabbitServer) -> None:
+        """A broker that an older version has used does not have all of this one's."""
+        rabbit.forget_queues()
+        bus = RabbitBus(rabbit.url)
+        assert bus.waiting(STORAGE) == 0
+        bus.close()
+
     def test_a_queue_of_other_arguments_is_told_clearly(self, rabbit: RabbitServer) -> None:
         """A queue that a newer program declared is not changed, and not used."""
         rabbit.forget_queues()
