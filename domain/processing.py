@@ -1,7 +1,7 @@
 """The work between a received upload and a READY package: store the bits, then hash them.
 
 Each step looks at the package first and does only what is still to be done, so that a
-repeated or late message changes nothing.
+repeated or late message changes nothing. Whoever makes a package READY removes its staged bits.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ class Processing:
         """
         package = self._unless_gone(guid)
         if package is None or not package.needs_storing:
+            self._discard_staged(package, most)
             return None
         try:
             if package.state is not PackageState.COPYING:
@@ -120,6 +121,7 @@ class Processing:
         """
         package = self._unless_gone(guid)
         if package is None or not package.needs_hashing or package.stored is None:
+            self._discard_staged(package, most)
             return None
         require_at_most(most, package.stored.size)
         try:
@@ -131,17 +133,15 @@ class Processing:
             if current is not None and current.needs_hashing:
                 raise
             return None
+        self._discard_staged(ready.aggregate)
         return _seconds_to(ready)
 
     def discard(self, guid: str, most: int | None = None) -> None:
         """Removes the bits that the package, as the log has it, no longer needs."""
         package = self._packages.load(guid)
-        if package.staged is not None:
-            require_at_most(most, package.staged.length)
         if package.stored is not None:
             require_at_most(most, package.stored.size)
-        if package.staged is not None and not package.needs_staged_bits:
-            self._staging.discard(package.staged.uri)
+        self._discard_staged(package, most)
         if not package.needs_blob:
             self._blobs.delete(blob_key(guid))
 
@@ -158,6 +158,16 @@ class Processing:
             )
         except PackageNotFound:
             return
+
+    def _discard_staged(self, package: Package | None, most: int | None = None) -> None:
+        """Removes staged bits that a package needs no more.
+
+        Where this fails the step is tried again, or its message comes again: so whoever finds
+        the step done looks for them, too.
+        """
+        if package is not None and package.staged is not None and not package.needs_staged_bits:
+            require_at_most(most, package.staged.length)
+            self._staging.discard(package.staged.uri)
 
     def _unless_gone(self, guid: str) -> Package | None:
         try:
@@ -193,6 +203,7 @@ class Processing:
             digests = self._digests_if_small(stored)
             if digests is not None:
                 ready = self._packages.record_stored_and_hashed(package.guid, stored, digests, by)
+                self._discard_staged(ready.aggregate)
                 return _seconds_to(ready)
             self._packages.record_stored(package.guid, stored, by)
         except PackageNotFound:

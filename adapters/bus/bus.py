@@ -34,7 +34,6 @@ BINDINGS: dict[str, tuple[str, ...]] = {
         "package.upload_started",
         "package.copy_started",
         "package.processing_resumed",
-        "package.hash_computed",
         "package.processing_failed",
         "package.expired",
         "package.deleted",

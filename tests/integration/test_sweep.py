@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,6 +71,14 @@ class Bench:
     def ready(self) -> str:
         guid = self.stored()
         self.processing.hash(guid, BY)
+        return guid
+
+    def ready_with_staged_bits(self) -> str:
+        """Whoever made it READY died before it could remove them."""
+        guid = self.stored()
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(self.staging, "discard", sys.exit)
+            self.processing.hash(guid, BY)
         return guid
 
     def given_up(self, guid: str) -> str:
@@ -167,7 +176,7 @@ def test_a_resumed_package_keeps_its_staged_bits(bench: Bench) -> None:
 
 def test_staged_bits_of_finished_packages_are_removed(bench: Bench) -> None:
     """If whoever should have discarded them did not live to do it."""
-    bench.ready()
+    bench.ready_with_staged_bits()
     bad, deleted = bench.uploaded(), bench.given_up(bench.uploaded())
     bench.store.service.fail(bad, "no zip", Fault.BITS, BY)
     bench.store.service.delete(deleted, BY)
@@ -277,7 +286,7 @@ def test_blobs_are_swept_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
 def test_what_the_log_names_is_kept_though_a_read_model_is_wrong(bench: Bench) -> None:
     """The log alone decides: a table that lost its rows costs nobody their bits."""
-    ready, uploaded = bench.ready(), bench.uploaded()
+    ready, uploaded = bench.ready_with_staged_bits(), bench.uploaded()
     bench.level()
     with bench.store.writer.begin() as connection:
         for table in (packages, unfinished):

@@ -93,7 +93,6 @@ def test_every_step_event_is_told_to_a_work_queue() -> None:
     """And every event after which bits may be needed no more is told to storage."""
     assert set(BINDINGS[STORAGE]) | set(BINDINGS[HASHING]) >= STEP_EVENTS
     assert set(BINDINGS[STORAGE]) >= {
-        "package.hash_computed",
         "package.processing_failed",
         "package.expired",
         "package.deleted",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,43 @@ def test_small_bits_are_stored_and_hashed_in_one_step(work: Work) -> None:
     assert work.store.log.head() == 4
 
 
+class StubbornStaging(LocalStaging):
+    """Removes nothing, as often as it is told."""
+
+    refusals = 0
+
+    def discard(self, uri: str) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        super().discard(uri)
+
+
+@pytest.mark.parametrize("small", [0, len(BITS)], ids=["in two steps", "in one step"])
+def test_whoever_makes_a_package_ready_removes_its_staged_bits(work: Work, small: int) -> None:
+    """Not before; and where that fails, the step that is tried again does so."""
+    staging = StubbornStaging(work.staging.folder, work.staging.folder)
+    processing = Processing(
+        work.store.service, staging, work.blobs, ArchiveLimits(1_000_000), small
+    )
+    guid = work.uploaded()
+    last = processing.store
+    if not small:
+        processing.store(guid, BY)
+        assert len(work.staged_files()) == 1
+        last = processing.hash
+    staging.refusals = 2
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output error"):
+            last(guid, BY)
+        assert (work.package(guid).state, len(work.staged_files())) == (PackageState.READY, 1)
+    head = work.store.log.head()
+    last(guid, BY)
+    assert work.staged_files() == []
+    assert work.store.log.head() == head
+    assert work.blob(guid).read_bytes() == BITS
+
+
 def test_bits_that_are_not_small_are_hashed_in_a_step_of_its_own(work: Work) -> None:
     """One byte more."""
     guid = work.uploaded()
@@ -169,7 +207,7 @@ def test_a_consumed_file_is_gone_while_the_package_is_unfinished(
 def test_a_file_that_can_not_be_removed_holds_up_nothing(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package becomes READY; that its file is still there is told when it is cleaned up."""
+    """The package becomes READY; that its file is still there is told behind that."""
     path = tmp_path / "uploads" / "app.zip"
     path.write_bytes(BITS)
     guid = work.store.service.create("app-1", PackageType.BITS, None, BY).aggregate.guid
@@ -182,11 +220,10 @@ def test_a_file_that_can_not_be_removed_holds_up_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(work.staging, "consume", consume)
         work.processing.store(guid, BY)
-        work.processing.hash(guid, BY)
         with pytest.raises(PermissionError):
-            work.processing.discard(guid)
+            work.processing.hash(guid, BY)
     assert work.package(guid).state is PackageState.READY
-    work.processing.discard(guid)
+    work.processing.hash(guid, BY)
     assert not path.exists()
     assert work.staged_files() == []
 
