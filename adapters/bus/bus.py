@@ -100,6 +100,9 @@ class Bus(Protocol):
     def queue(self, name: str) -> kombu.Queue:
         """A work queue as it is declared."""
 
+    def is_heard(self, kind: str, settled: bool = False) -> bool:
+        """Whether a message of a type, published now, may get to anybody."""
+
     def publish(self, messages: Sequence[Message]) -> None:
         """Publishes events; returns when the broker has them."""
 

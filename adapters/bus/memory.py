@@ -126,9 +126,9 @@ def _transport_class(bells: _Bells) -> type[memory.Transport]:
             self.routes.forget()
 
         def routed(self, exchange: str, routing_key: str) -> tuple[str, ...]:
-            """The queues that a message goes to."""
+            """The queues that are bound to what a message is published with."""
             look_up = partial(self._lookup, exchange, routing_key)
-            return self.routes.find(exchange, routing_key, look_up) if exchange else look_up()
+            return self.routes.find(exchange, routing_key, look_up)
 
         def hand_in(self, queue: str, message: Any) -> None:
             """Puts a message into a queue, and wakes nobody."""
@@ -230,17 +230,23 @@ class MemoryBus:
         bindings = [kombu.binding(EVENTS, routing_key=key) for key in BINDINGS[name]]
         return kombu.Queue(name, bindings=bindings, durable=True)
 
+    def is_heard(self, kind: str, settled: bool = False) -> bool:
+        with self._lock:
+            return bool(self._hearing(kind, settled))
+
     def publish(self, messages: Sequence[Message]) -> None:
         told: set[str] = set()
         with self._lock:
             for message in messages:
-                told.update(self._hand_in(EVENTS.name, message.type, message))
+                queues = self._hearing(message.type, message.settled)
+                self._hand_in(queues, EVENTS.name, message.type, message)
+                told.update(queues)
         for queue in told:
             self._bells.ring(queue)
 
     def send(self, queue: str, message: Message) -> None:
         with self._lock:
-            self._hand_in("", queue, message)
+            self._hand_in((queue,), "", queue, message)
         self._bells.ring(queue)
 
     def send_later(self, queue: str, message: Message, delay: float) -> None:
@@ -267,31 +273,36 @@ class MemoryBus:
         self._timers.stop()
         self._connection.release()
 
-    def _hand_in(self, exchange: str, routing_key: str, message: Message) -> Sequence[str]:
-        """Puts a message, as kombu has one, into the queues that it goes to; which they are."""
-        channel = self._channel
-        queues: Sequence[str] = channel.routed(exchange, routing_key)
-        if queues:
-            delivered = {
-                "body": message.body,
-                "content-type": CONTENT_TYPE,
-                "content-encoding": "utf-8",
-                "headers": message.headers,
-                "properties": {
-                    "body_encoding": None,
-                    "correlation_id": message.correlation_id,
-                    "delivery_info": {"exchange": exchange, "routing_key": routing_key},
-                    "delivery_mode": 2,
-                    "delivery_tag": channel._next_delivery_tag(),
-                    "message_id": message.id,
-                    "priority": 0,
-                    "reply_to": message.reply_to,
-                    "type": message.type,
-                },
-            }
-            for queue in queues:
-                channel.hand_in(queue, delivered)
-        return queues
+    def _hearing(self, kind: str, settled: bool) -> Sequence[str]:
+        """The queues that get events of a type."""
+        queues: Sequence[str] = self._channel.routed(EVENTS.name, kind)
+        return [queue for queue in queues if queue not in BINDINGS] if settled else queues
+
+    def _hand_in(
+        self, queues: Sequence[str], exchange: str, routing_key: str, message: Message
+    ) -> None:
+        """Puts a message, as kombu has one, into queues."""
+        if not queues:
+            return
+        delivered = {
+            "body": message.body,
+            "content-type": CONTENT_TYPE,
+            "content-encoding": "utf-8",
+            "headers": message.headers,
+            "properties": {
+                "body_encoding": None,
+                "correlation_id": message.correlation_id,
+                "delivery_info": {"exchange": exchange, "routing_key": routing_key},
+                "delivery_mode": 2,
+                "delivery_tag": self._channel._next_delivery_tag(),
+                "message_id": message.id,
+                "priority": 0,
+                "reply_to": message.reply_to,
+                "type": message.type,
+            },
+        }
+        for queue in queues:
+            self._channel.hand_in(queue, delivered)
 
 
 class _Timers:

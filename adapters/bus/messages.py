@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any
@@ -20,7 +21,8 @@ class Message:
     """A CloudEvent, encoded. `type` is also the routing key; `headers` are the bus's own.
 
     Who wants an answer says in `reply_to` to which queue, and by which `correlation_id` it
-    is known there. `deliveries`: how often the broker has handed it out before.
+    is known there. `deliveries`: how often the broker has handed it out before. `settled`: what
+    is to be done about it the log has already, so that no work queue need have it.
     """
 
     id: str
@@ -30,12 +32,17 @@ class Message:
     reply_to: str | None = None
     correlation_id: str | None = None
     deliveries: int = 0
+    settled: bool = False
 
 
-def messages_of(logged: LoggedEvent) -> list[Message]:
-    """All that is published of an event, in order."""
-    messages = [message_of(logged)]
-    if isinstance(logged.event, Droplet.Created):
+def messages_of(
+    logged: LoggedEvent, is_heard: Callable[[str], bool] = lambda kind: True
+) -> list[Message]:
+    """All that is published of an event, in order; of kinds that nobody hears nothing is made."""
+    messages = []
+    if is_heard(logged.event.TOPIC):
+        messages.append(message_of(logged))
+    if isinstance(logged.event, Droplet.Created) and is_heard(STAGING_REQUESTED):
         messages.append(staging_request_of(logged))
     return messages
 

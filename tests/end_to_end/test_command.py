@@ -211,8 +211,8 @@ def test_logs_carry_the_request_id_through_all_parts(own_service: Service) -> No
         request_id = response.headers["X-VCAP-Request-ID"]
         lines = [line for line in service.log.read_text().splitlines() if request_id in line]
         assert any('"logger":"packtrail.http"' in line for line in lines)
+        assert any('"logger":"packtrail.relay"' in line for line in lines)
         assert any('"step":"storage"' in line for line in lines)
-        assert any('"step":"hashing"' in line for line in lines)
 
 
 def test_prometheus_is_told(own_service: Service) -> None:

@@ -71,7 +71,7 @@ def test_one_upload_is_one_trace(tmp_path: Path, collector: Collector) -> None:
             return sorted(name for found, name in collector.spans if found == trace)
 
         expected = sorted(
-            ["POST", "published", "published", "published", "work storage", "work hashing"]
+            ["POST", "published", "published", "published", "work storage"]
         )  # fmt: skip
         eventually(lambda: names() == expected)
         assert service.stop() == 0

@@ -188,6 +188,25 @@ class TestBus:
         assert len(everything.until(2)) == 2
         assert [m.properties["message_id"] for m in deletions.until(1)] == ["guid-1/2"]
 
+    def test_who_comes_later_hears_what_is_published_from_then_on(
+        self, bus: Bus, subscribe: Callable[[str, str], Subscriber]
+    ) -> None:
+        """Whatever was published of that type before."""
+        bus.publish([message(1, "package.created")])
+        late = subscribe("late", "package.created")
+        assert bus.is_heard("package.created")
+        bus.publish([message(2, "package.created")])
+        assert [m.properties["message_id"] for m in late.until(1)] == ["guid-1/2"]
+
+    def test_what_is_settled_is_heard_by_other_systems(
+        self, bus: Bus, subscribe: Callable[[str, str], Subscriber]
+    ) -> None:
+        """It is news to them, though there is nothing to do about it here."""
+        everything = subscribe("everything", "package.#")
+        assert bus.is_heard("package.bits_stored", settled=True)
+        bus.publish([replace(message(1, "package.bits_stored"), settled=True)])
+        assert [m.properties["message_id"] for m in everything.until(1)] == ["guid-1/1"]
+
     def test_a_message_is_handled_as_it_was_sent(self, bus: Bus, consume: Consume) -> None:
         """Body, type, id and headers."""
         handled = Handled()
@@ -518,6 +537,20 @@ def published(bus: Bus, message: Message) -> bool:
 
 class TestMemoryBus:
     """What only the bus inside one process promises."""
+
+    def test_what_nobody_hears_need_not_be_made(self) -> None:
+        """Work queues hear what asks for work, unless that is done."""
+        bus = MemoryBus()
+        bus.declare()
+        try:
+            assert not bus.is_heard("package.created")
+            assert bus.is_heard("package.bits_stored")
+            assert not bus.is_heard("package.bits_stored", settled=True)
+            stored = message(1, "package.bits_stored")
+            bus.publish([stored, replace(stored, settled=True)])
+            assert bus.waiting(HASHING) == 1
+        finally:
+            bus.close()
 
     def test_a_message_wakes_only_who_consumes_its_queue(self) -> None:
         """A thread that has nothing to do would wait for its turn on the processor for nothing."""

@@ -15,12 +15,12 @@ import orjson
 import pytest
 
 from adapters import follower as follower_module
-from adapters.bus.bus import EVENTS
+from adapters.bus.bus import EVENTS, HASHING
 from adapters.bus.memory import MemoryBus
 from adapters.bus.messages import Message
 from adapters.bus.relay import Relay
 from adapters.follower import Follower, KeptPosition
-from domain.package import PackageType
+from domain.package import Digests, PackageType, StoredBits
 from domain.ports import LoggedEvent
 from projections.positions import Position
 from tests.support.packages import BY, STAGED, LocalStore
@@ -112,6 +112,25 @@ def test_every_kind_of_event_is_published(bench: Bench) -> None:
     bench.store.service.delete(guid, BY)
     bench.start()
     bench.until([1, 2, 3])
+
+
+def test_bits_that_were_hashed_as_they_were_stored_are_not_handed_to_hashing(
+    bench: Bench,
+) -> None:
+    """Others hear of them all the same; what is still to be hashed is handed out."""
+    service, stored, digests = bench.store.service, StoredBits("key", 5), Digests("1", "2")
+    done, half = (service.create("app-1", PackageType.BITS, None, BY).aggregate.guid for _ in "12")
+    for guid in (done, half):
+        service.start_upload(guid, STAGED, None, BY)
+    service.record_stored_and_hashed(done, stored, digests, BY)
+    service.record_stored(half, stored, BY)
+    bench.start()
+    bench.until([1, 2, 3, 4, 5, 6, 7])
+    queue = kombu.Queue(HASHING)(bench.channel)
+    handed_out = queue.get(no_ack=True)
+    assert handed_out is not None
+    assert orjson.loads(handed_out.body)["subject"] == half
+    assert queue.get(no_ack=True) is None
 
 
 def test_a_restart_goes_on_where_it_stopped(bench: Bench) -> None:
