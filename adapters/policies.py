@@ -127,7 +127,8 @@ class Policies(Follower):
                     if deletion is not None:
                         self._delete_droplet(event.guid, deletion)
                 case Package.HashComputed() | Package.ProcessingFailed() | Package.Deleted():
-                    for app in self._apps_concerned(event.guid):
+                    # of a copy also its source's app: what was copied is not in use any more
+                    for app in self._services.packages.apps_of(event.guid):
                         grown[app] = event
                 case Droplet.Staged() | Droplet.StagingFailed() | Droplet.Deleted():
                     app_guid = self._services.droplets.load(event.guid).app_guid
@@ -158,14 +159,6 @@ class Policies(Follower):
                 error = f"Staging timed out: no builder made the droplet in {seconds:g} seconds"
                 with suppress(Refusal):
                     self._services.droplets.fail(droplet.guid, error, by)
-
-    def _apps_concerned(self, package_guid: str) -> list[str]:
-        """The package's app; of a copy also its source's, which is not in use any more."""
-        package = self._services.packages.load(package_guid)
-        found = [] if package.deleted else [package.app_guid]
-        if package.source_guid is not None:
-            found.append(self._services.packages.load(package.source_guid).app_guid)
-        return found
 
     def _retain(self, app_guid: str, why: RecordedEvent) -> None:
         """Expires what is too much. What is in use stays until it no longer is."""

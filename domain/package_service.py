@@ -157,6 +157,18 @@ class PackageService:
             raise PackageNotFound(guid)
         return package
 
+    def apps_of(self, guid: str) -> list[str]:
+        """The package's app and, of a copy, its source's: neither ever changes.
+
+        Not the app of a package that is known to be deleted. Raises `PackageNotFound`.
+        """
+        package = self._journal.known(Package, guid) or self.load(guid)
+        found = [] if package.deleted else [package.app_guid]
+        if package.source_guid is not None:
+            source = package.source_guid
+            found.append((self._journal.known(Package, source) or self.load(source)).app_guid)
+        return found
+
     def get(self, guid: str) -> Package:
         """The package. Raises `PackageNotFound` also for one that was deleted."""
         package = self.load(guid)

@@ -26,7 +26,7 @@ from domain.droplet import Droplet, DropletState, procfile_of
 from domain.ports import LoggedEvent
 from projections.positions import metadata
 from projections.representation import DropletView
-from projections.row_lookup import RowLookup, row_type
+from projections.row_lookup import Lookup, RowLookup, row_type
 from projections.rows import (
     KeyedTable,
     Rows,
@@ -169,6 +169,7 @@ class DropletReadModel:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._by_guid = RowLookup(engine, droplets, droplets.c.guid)
+        self._surplus = Lookup(engine, _SURPLUS)
 
     def find(self, guid: str) -> DropletRow | None:
         row = self._by_guid.find(guid)
@@ -239,8 +240,7 @@ class DropletReadModel:
 
     def surplus(self, app_guid: str, kept: int) -> list[str]:
         """The STAGED droplets of an app that are not among its `kept` newest."""
-        with self._engine.connect() as connection:
-            return list(connection.scalars(_SURPLUS, {"app_guid": app_guid, "kept": kept}))
+        return [guid for (guid,) in self._surplus.rows(app_guid=app_guid, kept=kept)]
 
     def packages_being_staged(self, guids: Sequence[str]) -> set[str]:
         """Which of these packages a droplet is being made of."""

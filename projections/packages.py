@@ -25,7 +25,7 @@ from domain.package import Package, PackageState, PackageType
 from domain.ports import LoggedEvent
 from projections.positions import metadata
 from projections.representation import PackageView
-from projections.row_lookup import RowLookup, row_type
+from projections.row_lookup import Lookup, RowLookup, row_type
 from projections.rows import (
     KeyedTable,
     Rows,
@@ -230,6 +230,7 @@ class PackageReadModel:
         self._engine = engine
         self._snapshots = Snapshots(engine)
         self._by_guid = RowLookup(engine, packages, packages.c.guid)
+        self._surplus = Lookup(engine, _SURPLUS)
 
     def find(self, guid: str) -> PackageRow | None:
         row = self._by_guid.find(guid)
@@ -294,8 +295,7 @@ class PackageReadModel:
 
     def surplus(self, app_guid: str, kept: int) -> list[str]:
         """The READY packages of an app, of type bits, that are not among its `kept` newest."""
-        with self._engine.connect() as connection:
-            return list(connection.scalars(_SURPLUS, {"app_guid": app_guid, "kept": kept}))
+        return [guid for (guid,) in self._surplus.rows(app_guid=app_guid, kept=kept)]
 
     def being_copied(self, guids: Sequence[str]) -> set[str]:
         """Which of these packages are the source of a copy that is not ready yet."""

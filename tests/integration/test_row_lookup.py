@@ -1,15 +1,26 @@
-"""Looking up rows by a key: on each engine, by many at once, and across other tables' switch."""
+"""Questions asked often: on each engine, by many at once, and across other tables' switch."""
 
 from __future__ import annotations
 
 import threading
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, text, update
+from sqlalchemy import (
+    Column,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.store import Store
-from projections.row_lookup import RowLookup, row_type
+from projections.row_lookup import Lookup, RowLookup, row_type
 
 table = Table("looked_up", MetaData(), Column("number", Integer), Column("key", Text, unique=True))
 row = row_type(table)
@@ -83,3 +94,18 @@ def test_many_look_at_once(lookup: RowLookup) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_question_has_its_own_values_and_those_it_is_asked_with(store: Store) -> None:
+    """Each time others, in whatever order the statement has them."""
+    asked = (
+        select(table.c.key)
+        .where(table.c.number >= bindparam("least"), table.c.key != "key-1")
+        .order_by(table.c.number.desc())
+        .offset(bindparam("skipped"))
+    )
+    lookup = Lookup(store.reader, asked)
+    assert lookup.rows(least=0, skipped=0) == [("key-2",), ("key-0",)]
+    assert lookup.rows(skipped=1, least=0) == [("key-0",)]
+    assert lookup.rows(least=2, skipped=0) == [("key-2",)]
+    assert lookup.rows(least=3, skipped=0) == []
