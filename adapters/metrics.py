@@ -63,7 +63,7 @@ class Metrics:
             "defect (tried again: we are wrong), given_up, sent_on (large: it waits elsewhere).",
             ["step", "outcome"], registry=own,
         )  # fmt: skip
-
+        self._known_work: dict[tuple[str, str], Counter] = {}
         self.commands = Counter(
             "packtrail_commands", "Commands by message that were answered.",
             ["type", "outcome"], registry=own,
@@ -80,6 +80,13 @@ class Metrics:
             self._known_requests[method, route, status] = known
         known[0].inc()
         known[1].observe(seconds)
+
+    def count_work(self, step: str, outcome: str) -> None:
+        """A piece of work that went so."""
+        known = self._known_work.get((step, outcome))
+        if known is None:
+            known = self._known_work[step, outcome] = self.work.labels(step, outcome)
+        known.inc()
 
     def show(self, collector: Collector) -> None:
         """From here on what the collector collects is told as well."""

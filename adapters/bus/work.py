@@ -212,6 +212,8 @@ class WorkHandler:
             seconds = step(heard.guid, heard.cause, self._most)
             if seconds is not None:
                 self._metrics.ready_seconds.observe(seconds)
+                if storing:
+                    self._metrics.count_work(Step.HASHING, "done")  # as part of this step
         self._count("done")
         logger.info(
             "work done",
@@ -234,7 +236,7 @@ class WorkHandler:
         return None
 
     def _count(self, outcome: str) -> None:
-        self._metrics.work.labels(self._step, outcome).inc()
+        self._metrics.count_work(self._step, outcome)
 
     def _after_failure(
         self, heard: Heard, message: Message, error: Exception
