@@ -23,12 +23,13 @@ from adapters.bits import FileBits
 from benchmarks.client import Connection
 from benchmarks.contenders import Contender, contest
 from benchmarks.crowd import Crowd
-from benchmarks.peers import openssl_sha256, openssl_version
+from benchmarks.peers import openssl_sha256, openssl_version, tell_missing
 from benchmarks.plots import plot
 from benchmarks.report import Figure, at_most, report
 from benchmarks.targets import Bits, uploading
 from domain.hashing import digests_of
 from tests.support.memory import MIB
+from tests.support.programs import Missing
 
 ROUNDS = 5
 SIZES = [MIB // 16, MIB // 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1016 * MIB]
@@ -104,16 +105,17 @@ def main() -> None:
         contest(Path(name)) as all_of_them,
     ):
         ours = all_of_them.contenders[0]
+        versions = _openssl()
         files = {size: Bits.of(Path(name, f"{size}.zip"), size) for size in SIZES}
         ready: dict[int, list[float]] = {size: [] for size in SIZES}
         openssl: dict[int, list[float]] = {size: [] for size in SIZES}
         alone_here: list[float] = []
         for number in range(rounds):
             for size, bits in files.items():
-                if number % 2:
+                if versions and number % 2:
                     openssl[size].append(openssl_sha256(bits.path))
                 ready[size].append(until_ready(ours, bits))
-                if not number % 2:
+                if versions and not number % 2:
                     openssl[size].append(openssl_sha256(bits.path))
             alone_here.append(hashed_here(files[JUDGED]))
         alone: list[float] = []
@@ -126,19 +128,25 @@ def main() -> None:
             beside += small_ones(ours, files[SMALL], large)
             ours.clear()
     print(f"{len(alone)} small ones alone, {len(beside)} beside large ones")
+    beside_openssl = [
+        Figure.of_rounds("256 MiB: from the 200 to READY", ready[JUDGED], OPENSSL,
+                         openssl[JUDGED], "s", at_most(1.5)),
+        Figure.of_rounds("256 MiB: both checksums alone", alone_here, OPENSSL,
+                         openssl[JUDGED], "s"),
+    ] if versions else []  # fmt: skip
     report(
         "hashing",
         [
-            Figure.of_rounds("256 MiB: from the 200 to READY", ready[JUDGED], OPENSSL,
-                             openssl[JUDGED], "s", at_most(1.5)),
-            Figure.of_rounds("256 MiB: both checksums alone", alone_here, OPENSSL,
-                             openssl[JUDGED], "s"),
+            *beside_openssl,
+            Figure.of_rounds("256 MiB: from the 200 to READY", ready[JUDGED],
+                             "both checksums alone", alone_here, "s"),
             Figure.of_rounds("64 KiB until READY beside 1 GiB, median", beside, "alone", alone,
                              "ms"),
             Figure("64 KiB until READY beside 1 GiB, p99", p99(beside), "alone", p99(alone), "ms",
                    rounds),
         ],
-        {"openssl": openssl_version()},
+        versions,
+        [] if versions else [OPENSSL],
         curves={"seconds by size": {"packtrail": ready, OPENSSL: openssl}},
     )  # fmt: skip
     plot(
@@ -148,9 +156,19 @@ def main() -> None:
         {
             name: [(size / MIB, size / MIB / statistics.median(times[size])) for size in SIZES]
             for name, times in (("packtrail", ready), (OPENSSL, openssl))
+            if times[JUDGED]
         },
         logarithmic=True,
     )
+
+
+def _openssl() -> dict[str, str]:
+    """Its version; nothing where it is not installed, which is said on stderr."""
+    try:
+        return {"openssl": openssl_version()}
+    except Missing as reason:
+        tell_missing(OPENSSL, reason)
+        return {}
 
 
 def p99(times: Sequence[float]) -> float:

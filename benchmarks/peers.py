@@ -197,13 +197,18 @@ def started(folder: Path, *kinds: type[Peer]) -> Iterator[Peers]:
             try:
                 peer = kind(folder)
             except Missing as reason:
-                print(f"!!! NO FIGURES OF {kind.name}: {reason}", file=sys.stderr)
+                tell_missing(kind.name, reason)
                 missing.append(kind.name)
                 continue
             stack.callback(peer.stop)
             peer.start()
             running.append(peer)
         yield Peers(running, missing)
+
+
+def tell_missing(name: str, reason: Missing) -> None:
+    """Says that a peer's figures will not be there."""
+    print(f"!!! NO FIGURES OF {name}: {reason}", file=sys.stderr)
 
 
 def openssl_sha256(path: Path) -> float:
