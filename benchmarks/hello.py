@@ -1,6 +1,7 @@
 """The least that Falcon and waitress can do: one JSON of the size of a package, made before.
 
-`python -m benchmarks.hello PORT` serves it on loopback until it is terminated.
+`python -m benchmarks.hello PORT` serves it on loopback until it is terminated; `one` behind the
+port keeps its threads on one core, as `packtrail serve` does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import falcon
 import waitress
 
+from adapters.cores import stay_on_one
 from entrypoints.wiring import HTTP_THREADS
 
 BODY = b'{"guid": "' + b"0" * 800 + b'"}\n'  # a package that is READY has 814 bytes
@@ -29,4 +31,6 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[2:] == ["one"]:
+        stay_on_one()
     main(int(sys.argv[1]))

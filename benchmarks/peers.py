@@ -172,6 +172,15 @@ class Hello(Peer):
         pass  # it stores nothing
 
 
+class HelloOnOneCore(Hello):
+    """On one core, as ours is: what that alone gives."""
+
+    name = "falcon+waitress on one core"
+
+    def command(self) -> Sequence[str]:
+        return [*super().command(), "one"]
+
+
 @dataclass(frozen=True)
 class Peers:
     """Those that run, and the names of those that are not installed."""

@@ -1,8 +1,9 @@
 """What small reads cost, beside a bare Falcon application on waitress that says hello.
 
-Both have as many worker threads; one client in a process of its own asks both, over connections
-that stay open. Rounds take turns. The processor's time of the servers stands beside the rates: it
-depends less on what else the machine does.
+It runs once as it comes, and once on one core, as ours does. All have as many worker threads; one
+client in a process of its own asks them, over connections that stay open. Rounds take turns. The
+processor's time of the servers stands beside the rates: it depends less on what else the machine
+does.
 
 Run by `make bench`, or `.venv/bin/python -m benchmarks.reads [ROUNDS]`.
 """
@@ -16,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -24,9 +25,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks.api_processes import processor_seconds
-from benchmarks.peers import Hello
+from benchmarks.contenders import usual_service
+from benchmarks.peers import Hello, HelloOnOneCore, started
 from benchmarks.report import Figure, at_least, report
-from tests.support.service import Service, bearer
+from tests.support.service import bearer
 from tests.support.zips import random_zip
 
 ROUNDS = 7
@@ -144,20 +146,26 @@ _FIGURES: list[tuple[str, Callable[[Answers], float], str]] = [
 ]
 
 
-def compared(what: str, load: Load, hello: Load, rounds: int, has_bar: bool) -> list[Figure]:
-    for one in (load, hello):
+def compared(
+    what: str, load: Load, peers: Mapping[str, Load], rounds: int, has_bar: bool
+) -> list[Figure]:
+    """Ours beside each peer's; the bar is for the one that is as it comes."""
+    loads = [load, *peers.values()]
+    for one in loads:
         answers_to(one, seconds=0.3)  # so that nothing is done for the first time
-    ours: list[Answers] = []
-    theirs: list[Answers] = []
+    found: list[list[Answers]] = [[] for _ in loads]
     for number in range(rounds):
-        for one, answers in [(load, ours), (hello, theirs)][:: -1 if number % 2 else 1]:
-            answers.append(answers_to(one))
+        for at in range(len(loads)):
+            turn = (number + at) % len(loads)
+            found[turn].append(answers_to(loads[turn]))
+    ours, *theirs = found
     return [
         Figure.of_rounds(
             name or f"{what}, clients: {load.clients}",
-            [of(answers) for answers in ours], Hello.name, [of(answers) for answers in theirs],
-            unit, BAR if has_bar and not name else None,
+            [of(answers) for answers in ours], peer, [of(answers) for answers in of_peer],
+            unit, BAR if has_bar and not name and peer == Hello.name else None,
         )
+        for peer, of_peer in zip(peers, theirs, strict=True)
         for name, of, unit in _FIGURES
     ]  # fmt: skip
 
@@ -169,10 +177,8 @@ def main() -> None:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-"))
         )
-        service = stack.enter_context(Service(folder))
-        bare = Hello(folder)
-        bare.start()
-        stack.callback(bare.stop)
+        service = stack.enter_context(usual_service(folder))
+        peers = stack.enter_context(started(folder, Hello, HelloOnOneCore)).running
         client = service.client()
         path = f"/v3/packages/{client.push(random_zip(64 * 1024))['guid']}"
         for _ in range(LISTED):
@@ -191,11 +197,14 @@ def main() -> None:
                 figures += compared(
                     what,
                     Load(service.port, service.pid, request, status, clients),
-                    Load(bare.port, bare.pid, hello, clients=clients),
+                    {
+                        peer.name: Load(peer.port, peer.pid, hello, clients=clients)
+                        for peer in peers
+                    },
                     rounds,
                     has_bar=what == "GET of a package",
                 )
-    report("reads", figures, {Hello.name: bare.version})
+    report("reads", figures, {Hello.name: peers[0].version})
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from benchmarks.contenders import usual_service
 from benchmarks.report import Bar, Figure, at_most, report
 from tests.support.memory import MIB, anonymous_memory
 from tests.support.service import Service, bearer
@@ -135,7 +136,7 @@ def p99(times: list[float]) -> float:
 def main() -> None:
     with (
         tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder,
-        Service(Path(folder)) as service,
+        usual_service(Path(folder)) as service,
     ):
         client = service.client()
         guids = [client.create(f"app-{number}") for number in range(UPLOADS)]
