@@ -7,11 +7,13 @@ import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
+from adapters.cores import ALL
 from tests.support.metrics import metrics_at
 from tests.support.service import ROOT, Service
 from tests.support.waiting import eventually
@@ -148,6 +150,25 @@ def test_a_wrong_setting_stops_the_start_with_one_line(
 
 
 @pytest.mark.slow
+def cores_of_threads(pid: int) -> set[frozenset[int]]:
+    """The sets of cores that the threads of a process may run on."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(ProcessLookupError):  # it has just ended
+            found.add(frozenset(os.sched_getaffinity(int(task.name))))
+    return found
+
+
+@pytest.mark.skipif(len(ALL) == 1, reason="there is one core")
+def test_serve_keeps_its_threads_on_one_core_unless_told(service: Service, tmp_path: Path) -> None:
+    """But those that compute long have all of them."""
+    own = frozenset(os.sched_getaffinity(service.pid))
+    assert len(own) == 1
+    eventually(lambda: cores_of_threads(service.pid) == {own, ALL})
+    with Service(tmp_path, {"PACKTRAIL_CORES": "all"}) as on_all:
+        assert cores_of_threads(on_all.pid) == {ALL}
+
+
 def test_a_second_service_on_the_same_folder_is_refused(own_service: Service) -> None:
     """The embedded engines are for one process: the second says so and goes."""
     with own_service as service:
