@@ -85,11 +85,7 @@ class Packtrail:
         return f"/v3/packages/{json.loads(created.body)['guid']}"
 
     def push(self, connection: Connection, where: str, bits: Bits, chunked: bool) -> str:
-        body = FileBody(
-            bits.path,
-            FORM_HEAD,
-            FORM_TAIL,
-        )
+        body = FileBody(bits.path, FORM_HEAD, FORM_TAIL)
         kind = {"Content-Type": FORM_TYPE}
         answer = connection.send(
             "POST", f"{where}/upload", {**self.headers(), **kind}, body, chunked

@@ -177,8 +177,8 @@ def received(delivery: Any) -> Message:
 class Lane:
     """A work queue, and how many of its messages are handled at once.
 
-    `prefetch`: how many are in hand at most; as many as are handled at once. `computes`: whether
-    the work is long, and needs the interpreter little: then it runs on any core.
+    `prefetch`: how many are in hand at most; None for as many as are handled at once. `computes`:
+    whether the work is long, and needs the interpreter little: then it runs on any core.
     """
 
     queue: str
