@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from eventsourcing.persistence import OperationalError
 
 from adapters.blob_store.local import LocalBlobs
 from adapters.claims import Claim, Claims
+from adapters.cores import ALL, stay_on_one, use_all
 from adapters.metrics import Metrics
 from adapters.staging.local import LocalStaging
 from adapters.store import Services, Store
@@ -28,7 +30,9 @@ from domain.errors import (
     Refusal,
     UploadTooLarge,
 )
+from domain.hashing import digests_of
 from domain.package import Digests, PackageType
+from domain.ports import Bits
 from domain.processing import droplet_blob_key
 from tests.support.packages import BY, DIGESTS, STAGED, STORED, LocalStore, droplet_processing
 from tests.support.packages import stage as stage_bits
@@ -118,6 +122,25 @@ def test_a_delivered_droplet_is_stored(bench: Bench) -> None:
     assert droplet.process_types == {"web": "run web", "worker": "run"}
     assert droplet.buildpack == "procfile 1"
     assert (droplet.guid, bench.services.droplets.get(guid).state) == (guid, DropletState.STAGED)
+
+
+def test_a_droplet_is_hashed_on_any_core(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a thread that stays on one for what else it does."""
+    found: list[set[int]] = []
+
+    def digests(bits: Bits) -> Digests:
+        found.append(os.sched_getaffinity(0))
+        return digests_of(bits)
+
+    monkeypatch.setattr("domain.droplet_processing.digests_of", digests)
+    stay_on_one()
+    own = os.sched_getaffinity(0)
+    try:
+        bench.staged()
+        assert os.sched_getaffinity(0) == own
+    finally:
+        use_all()
+    assert found == [set(ALL)]
 
 
 def test_what_was_delivered_is_consumed(bench: Bench) -> None:
