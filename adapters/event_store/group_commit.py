@@ -103,7 +103,10 @@ class GroupCommit:
 
 
 def _of_ones_own(error: BaseException) -> BaseException:
-    """Several threads raise it, each with its own way to it."""
-    same = copy.copy(error)
+    """Several threads raise it, each with its own way to it; the same, if it can't be copied."""
+    try:
+        same = copy.copy(error)
+    except Exception:  # noqa: BLE001 - nobody may be left without an error: that is success
+        return error
     same.__cause__ = error.__cause__ or error
     return same

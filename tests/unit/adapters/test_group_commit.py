@@ -121,6 +121,20 @@ def test_a_failed_commit_is_everybodys(pool: ThreadPoolExecutor) -> None:
     assert disk.append("d") == [1]
 
 
+def test_a_failure_of_any_kind_is_told_to_all(pool: ThreadPoolExecutor) -> None:
+    """Nobody takes it for success, though the error can't be made anew of what it says."""
+
+    class Odd(Exception):
+        def __init__(self, position: int, reason: str) -> None:
+            super().__init__(f"{position}: {reason}")
+
+    disk = Disk()
+    disk.failure = Odd(7, "no reason")
+    futures = begin(disk, pool, "a", "b", "c")
+    disk.let.set()
+    assert [type(future.exception(20)) for future in futures] == [Odd] * 3
+
+
 def test_who_waits_in_vain_is_not_appended_later(pool: ThreadPoolExecutor) -> None:
     """What is refused has changed nothing."""
     disk = Disk(patience=0.05)
