@@ -319,6 +319,22 @@ def test_an_upload_that_cannot_be_removed_ends_as_any_other(door: Door, port: in
     assert len(door.staged()) == 2
 
 
+def test_what_the_disk_does_to_an_upload_is_told_of_its_request(
+    door: Door, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The operator finds by the answer's id what was wrong."""
+
+    def fail() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    door.writing = fail
+    with connected(port) as connection:
+        connection.sendall(UPLOAD + b"Content-Length: 5\r\n\r\nabcde")
+        status, headers, _ = answer(connection)
+    (told,) = [r for r in caplog.records if "could not be received" in r.message]
+    assert (status, told.__dict__["request_id"]) == (500, headers["x-vcap-request-id"])
+
+
 def unread_by_the_server(connection: socket.socket) -> int:
     """Bytes of what a connection has sent that are still in the kernel."""
     packed = fcntl.ioctl(connection, termios.TIOCOUTQ, struct.pack("i", 0))

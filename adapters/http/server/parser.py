@@ -190,7 +190,9 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
         except Exception as error:
             self.fail(answer_to(error))
             if is_ours(self.error):
-                logger.exception("an upload could not be received")
+                logger.exception(
+                    "an upload could not be received", extra={"request_id": self.request_id}
+                )
             return len(data)
         if receiver.error:
             self.fail(receiver.error)
