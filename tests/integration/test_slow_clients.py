@@ -335,6 +335,23 @@ def test_what_the_disk_does_to_an_upload_is_told_of_its_request(
     assert (status, told.__dict__["request_id"]) == (500, headers["x-vcap-request-id"])
 
 
+def test_an_upload_that_is_let_in_at_the_very_end_leaves_nothing(door: Door) -> None:
+    """The server has cut off who was there, and a worker thread decides only then."""
+    door.gate.clear()
+    server = listen("127.0.0.1:0", lambda *_: [], door, 2, QUICK)
+    server.open()
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    with connected(server.port) as connection:
+        connection.sendall(UPLOAD + b"Content-Length: 100000\r\n\r\nabc")
+        assert door.asked.wait(10)
+        server.drain(0)
+        assert is_closed(connection)
+        door.gate.set()
+        thread.join()
+    assert door.staged() == []
+
+
 def unread_by_the_server(connection: socket.socket) -> int:
     """Bytes of what a connection has sent that are still in the kernel."""
     packed = fcntl.ioctl(connection, termios.TIOCOUTQ, struct.pack("i", 0))

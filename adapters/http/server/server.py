@@ -302,6 +302,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             channel.handle_close()
         self._hand_out()
         self.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
+        self.trigger.handle_read()  # what workers still had for this thread, or files would stay
         with self._ending:
             self._ended = True
             self.trigger.close()
