@@ -24,7 +24,7 @@ from adapters.bus.redispatch import Redispatcher
 from adapters.bus.relay import Relay
 from adapters.bus.work import WORK, Worker
 from adapters.claims import Claims
-from adapters.cores import on_any_core
+from adapters.cores import on_all_cores
 from adapters.data_dir import DataDirInUse, DataDirLock
 from adapters.follower import KeptPosition
 from adapters.http.admission import UploadAdmission, UploadRules
@@ -261,7 +261,7 @@ class Wiring:
 
     def _prepare_bits(self) -> None:
         """Makes or finds the stores of bits, and that they are the log's."""
-        with on_any_core():  # an object store's client starts its own threads, which encrypt
+        with on_all_cores():  # an object store's client starts its own threads, which encrypt
             self._staging.prepare(self._identity)
             self._blobs.prepare(self._identity)
         if isinstance(self._staging, LocalStaging) and isinstance(self._blobs, LocalBlobs):
