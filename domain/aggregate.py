@@ -60,6 +60,7 @@ class Aggregate(BaseAggregate[str]):
     """
 
     ID_PREFIX: ClassVar[str]
+    IS_SMALL: ClassVar[bool] = True  # so that a thousand of them are held in memory
 
     @property
     def guid(self) -> str:

@@ -124,6 +124,7 @@ class Droplet(Aggregate, created_event_name="Created"):
 
     TOPIC = "droplet"
     ID_PREFIX = "droplet:"
+    IS_SMALL = False  # its process types may take 400 kB
 
     class Event(RecordedEvent):
         TOPIC = "droplet.event"

@@ -35,7 +35,9 @@ class Known:
         return _copied(found) if isinstance(found, kind) else None
 
     def keep(self, aggregate: Aggregate) -> None:
-        """One that is at a version that the log has."""
+        """One that is at a version that the log has; it is not kept if its kind may be large."""
+        if not aggregate.IS_SMALL:
+            return
         kept = _copied(aggregate)
         with self._lock:
             before = self._kept.get(kept.id)

@@ -18,6 +18,8 @@ from adapters.event_store.transcoding import EventMapper
 from domain.ports import LoggedEvent
 from projections.bulk import driver_of
 
+LARGEST_HELD = 16 << 10  # bytes of an event as it is stored; larger ones are read again
+
 
 class Projecting(Protocol):
     """Whoever keeps read models (see `projections.engine`)."""
@@ -37,6 +39,7 @@ class Along:
         self.projector: Projecting | None = None
         self._event_of = mapper.event_of
         self._events: list[LoggedEvent] = []
+        self._are_small = True
         self._applied: Callable[[], None] | None = None
 
     def appending(self, connection: Connection, stored: Sequence[Stored]) -> None:
@@ -45,6 +48,7 @@ class Along:
         Raises `sqlite3.Error` where the whole transaction is gone: the disk is full, say.
         """
         self._events, self._applied = [], None
+        self._are_small = all(len(row[-1]) <= LARGEST_HELD for row in stored)
         if self.projector is None:
             return
         try:
@@ -65,7 +69,7 @@ class Along:
 
     def appended(self) -> None:
         """What was told last is committed."""
-        if self._events:
+        if self._events and self._are_small:
             self.tail.add(self._events)
         if self._applied is not None:
             self._applied()

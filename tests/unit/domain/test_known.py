@@ -11,11 +11,14 @@ from eventsourcing.persistence import EventStore, StoredEvent
 
 from adapters.event_store.sqlite import SQLiteFile, SQLiteRecorder
 from adapters.event_store.transcoding import EventMapper
+from domain.droplet import Droplet
+from domain.droplet_service import Wanted
 from domain.journal import Journal
 from domain.known import Known
 from domain.package import Package, PackageState, PackageType
 from domain.package_service import PackageService
-from tests.support.packages import BY, DIGESTS, STAGED, STORED, LocalStore, upload
+from tests.support.packages import BY, DIGESTS, STAGED, STORED, LocalStore, hash_, upload
+from tests.support.packages import store as store_bits
 
 
 @pytest.fixture
@@ -92,3 +95,15 @@ def test_the_newest_is_kept_and_no_more_than_there_is_room_for() -> None:
     known.keep(packages[2])
     assert known.find(Package, "package:guid-1") is None
     assert known.find(Package, "package:guid-2") is not None
+
+
+def test_what_may_be_large_is_not_kept(store: LocalStore) -> None:
+    """A builder may say much of a droplet, and there may be a thousand."""
+    guid = create(store.service)
+    for command in (upload, store_bits, hash_):
+        store.service._journal.change(lambda: store.service.get(guid), command)
+    journal, droplets = store.store.journal, store.store.services.droplets
+    droplet = droplets.stage(guid, Wanted(), BY).aggregate
+    assert droplets.get(droplet.guid).version == 1
+    assert journal.known(Droplet, droplet.guid) is None
+    assert journal.known(Package, guid) is not None

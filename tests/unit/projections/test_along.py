@@ -118,6 +118,22 @@ def test_what_another_process_appended_is_not_passed_over_where_it_cannot_be_rea
     other.close()
 
 
+def test_large_events_are_not_held_in_memory(
+    along: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Followers get them from the log, in their place."""
+    create(along)
+    monkeypatch.setattr("adapters.event_store.along.LARGEST_HELD", 10)
+    create(along)
+    monkeypatch.undo()
+    create(along)
+    assert along.store.along is not None
+    tail = along.store.along.tail
+    assert [[e.position for e in tail.read(after, 9)] for after in range(3)] == [[], [], [3]]
+    assert [logged.position for logged in along.log.read(0, 9)] == [1, 2, 3]
+    assert [logged.position for logged in along.log.read(1, 9)] == [2, 3]
+
+
 def test_what_is_far_behind_is_left_to_the_thread(
     opened: LocalStore, watching: Watching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
