@@ -140,9 +140,9 @@ def get(path: str, *lines: str) -> bytes:
 
 _FIGURES: list[tuple[str, Callable[[Answers], float], str]] = [
     ("", lambda answers: answers.rate, "1/s"),
-    ("  median", lambda answers: answers.median, "ms"),
-    ("  p99", lambda answers: answers.p99, "ms"),
-    ("  processor for each", lambda answers: answers.processor, "ms"),
+    (", median", lambda answers: answers.median, "ms"),
+    (", p99", lambda answers: answers.p99, "ms"),
+    (", processor for each", lambda answers: answers.processor, "ms"),
 ]
 
 
@@ -161,7 +161,7 @@ def compared(
     ours, *theirs = found
     return [
         Figure.of_rounds(
-            name or f"{what}, clients: {load.clients}",
+            f"{what}, clients: {load.clients}{name}",
             [of(answers) for answers in ours], peer, [of(answers) for answers in of_peer],
             unit, BAR if has_bar and not name and peer == Hello.name else None,
         )

@@ -38,7 +38,7 @@ def table(figures: Sequence[dict[str, Any]]) -> str:
     rows = [_HEADINGS, ("---",) * len(_HEADINGS)]
     rows += [
         (
-            figure["what"].strip(),
+            figure["what"],
             f"{figure['ours']:.4g} {figure['unit']}",
             figure["beside"],
             f"{figure['theirs']:.4g} {figure['unit']}",
