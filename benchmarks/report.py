@@ -101,10 +101,14 @@ def report(
         f"{machine['memory']} GiB, {machine['file_system']}, Python {machine['python']}"
         + "".join(f", {peer} {version}" for peer, version in machine["peers"].items())
     )
-    print(f"{'what':<44} {'ours':>10}  {'beside':<28} {'theirs':>10} {'unit':<5} {'ratio':>6}  bar")
+    width = max((len(f.what) for f in figures), default=0)
+    print(
+        f"{'what':<{width}} {'ours':>10}  {'beside':<28} {'theirs':>10} {'unit':<5} "
+        f"{'ratio':>6}  bar"
+    )
     for f in figures:
         print(
-            f"{f.what:<44} {f.ours:>10.2f}  {f.beside:<28} {f.theirs:>10.2f} {f.unit:<5} "
+            f"{f.what:<{width}} {f.ours:>10.2f}  {f.beside:<28} {f.theirs:>10.2f} {f.unit:<5} "
             f"{f.ratio:>6.2f}  {f.verdict}".rstrip()
         )
     for peer in missing:
