@@ -80,8 +80,11 @@ def main() -> None:
         report(
             "api_processes",
             [
-                Figure("create + upload, two API processes", two[0], "one", one[0], "1/s", 1),
-                Figure("API processor time, two processes", two[1], "one", one[1], "ms", 1),
+                Figure.of_rounds(what, [ours], "one", [theirs], unit)
+                for what, ours, theirs, unit in (
+                    ("create + upload, two API processes", two[0], one[0], "1/s"),
+                    ("API processor time, two processes", two[1], one[1], "ms"),
+                )
             ],
         )
     finally:

@@ -8,7 +8,6 @@ Run by `make bench`, or `.venv/bin/python -m benchmarks.chain`.
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -136,9 +135,10 @@ def main() -> None:
                 chained += _milliseconds(_chained(store), block)
                 without += _milliseconds(plain, block)
             figures.append(
-                Figure(f"append on {engine}, median", statistics.median(chained),
-                       "without a chain", statistics.median(without), "ms", APPENDS // BLOCK)
-            )  # fmt: skip
+                Figure.of_rounds(
+                    f"append on {engine}, median", chained, "without a chain", without, "ms"
+                )
+            )
     report("chain", figures)
 
 

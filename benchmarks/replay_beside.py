@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,6 +33,8 @@ ROUNDS = 6
 READS = 1000  # of a round without a rebuild; with one, as many as there is time for
 PAUSE = 0.008  # seconds at most between two reads
 WRITES = 20  # a second
+
+Times = dict[bool, list[list[float]]]  # of each round, by whether there was a rebuild in it
 
 _processes = get_context("spawn")
 
@@ -94,8 +98,17 @@ def round_of(service: Service, guid: str, replaying: bool) -> tuple[list[float],
     return times, written, refused
 
 
-def p99(times: list[float]) -> float:
+def p99(times: Sequence[float]) -> float:
     return statistics.quantiles(times, n=100)[98]
+
+
+def of_all(what: str, told: Callable[[Sequence[float]], float], times: Times) -> Figure:
+    """Of the times of all rounds together; those of each round are kept beside it."""
+    ours, theirs = times[True], times[False]
+    return Figure(
+        what, told([*chain(*ours)]), "without", told([*chain(*theirs)]), "ms", ROUNDS,
+        None, tuple(map(told, ours)), tuple(map(told, theirs)),
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -109,35 +122,34 @@ def main() -> None:
             client = service.client()
             guid = client.create()
             round_of(service, guid, replaying=False)
-            reads: dict[bool, list[float]] = {False: [], True: []}
-            writes: dict[bool, list[float]] = {False: [], True: []}
-            created = refused = 0
+            reads: Times = {False: [], True: []}
+            writes: Times = {False: [], True: []}
+            created, refused = [], []  # of each round
             for number in range(ROUNDS):
                 for replaying in (False, True):
                     times, written, lost = round_of(service, guid, replaying)
-                    reads[replaying] += times
-                    writes[replaying] += written
-                    refused += lost
+                    reads[replaying].append(times)
+                    writes[replaying].append(written)
+                    created.append(len(written))
+                    refused.append(lost)
                     print(
                         f"round {number + 1}{', rebuilding' * replaying}: GET p99 "
                         f"{p99(times):.2f} ms of {len(times)}, POST p99 {p99(written):.2f} ms "
                         f"of {len(written)}, {lost} refused"
                     )
-            created = client.http.get("/v3/apps/app-of-bench/packages?per_page=1").json()
-            there = created["pagination"]["total_results"]
-            missing = len(writes[False]) + len(writes[True]) - there
+            listed = client.http.get("/v3/apps/app-of-bench/packages?per_page=1").json()
+            there = listed["pagination"]["total_results"]
+            missing = sum(created) - there
             assert missing <= 0, f"{missing} packages are not in the read model"
     report(
         "replay_beside",
         [
-            Figure("GET while it rebuilds, p99", p99(reads[True]), "without",
-                   p99(reads[False]), "ms", ROUNDS),
-            Figure("GET while it rebuilds, median", statistics.median(reads[True]), "without",
-                   statistics.median(reads[False]), "ms", ROUNDS),
-            Figure("POST while it rebuilds, p99", p99(writes[True]), "without",
-                   p99(writes[False]), "ms", ROUNDS),
-            Figure("POST refused, of all", refused / (len(writes[False]) + len(writes[True])),
-                   "one of", 1, "", ROUNDS),
+            of_all("GET while it rebuilds, p99", p99, reads),
+            of_all("GET while it rebuilds, median", statistics.median, reads),
+            of_all("POST while it rebuilds, p99", p99, writes),
+            Figure("POST refused, of all", sum(refused) / sum(created), "one of", 1, "",
+                   len(refused), None,
+                   tuple(lost / some for lost, some in zip(refused, created, strict=True))),
         ],
     )  # fmt: skip
 

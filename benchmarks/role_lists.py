@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -105,18 +105,20 @@ def ask_by_http(service: Service) -> float:
         return median_ms(page)
 
 
-def alternating(few: Callable[[], float], many: Callable[[], float]) -> tuple[float, float]:
-    """The medians of several rounds, in turns: the machine is noisy."""
+def alternating(
+    few: Callable[[], float], many: Callable[[], float]
+) -> tuple[list[float], list[float]]:
+    """Those of several rounds, in turns: the machine is noisy."""
     rounds = [(few(), many()) for _ in range(ROUNDS)]
-    return statistics.median(a for a, _ in rounds), statistics.median(b for _, b in rounds)
+    return [a for a, _ in rounds], [b for _, b in rounds]
 
 
 def main() -> None:
     figures = []
 
-    def add(name: str, few: float, many: float) -> None:
+    def add(name: str, few: Sequence[float], many: Sequence[float]) -> None:
         what = f"{name}, among {SPACES * PACKAGES} packages"
-        figures.append(Figure(what, many, "among the 300 alone", few, "ms", ROUNDS))
+        figures.append(Figure.of_rounds(what, many, "among the 300 alone", few, "ms"))
 
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as name:
         folder = Path(name)
