@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import socket
@@ -113,6 +114,20 @@ def test_a_file_arrives_whole_and_unread(shelf: Shelf, port: int) -> None:
         assert body == shelf.path.read_bytes()
         assert answer(connection)[2] == b"pong"
     eventually(shelf.all_closed)
+
+
+def test_a_file_arrives_from_where_the_kernel_cant_send_it(
+    shelf: Shelf, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems refuse that."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, "this file system can't do it")
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+    with connected(port) as connection:
+        connection.sendall(WHOLE)
+        assert answer_of(connection, SIZE)[2] == shelf.path.read_bytes()
 
 
 @pytest.mark.parametrize(

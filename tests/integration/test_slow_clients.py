@@ -366,7 +366,7 @@ def unread_by_the_server(connection: socket.socket) -> int:
 
 
 def test_next_to_nothing_is_read_before_the_decision(door: Door, port: int) -> None:
-    """A client that sends what it can has at most 64 KiB read until its refusal leaves."""
+    """A client that sends what it can has at most 128 KiB read until its refusal leaves."""
     door.refuses = True
     door.gate.clear()
     head = UPLOAD + b"Content-Length: 1073741824\r\n\r\n"
@@ -378,7 +378,7 @@ def test_next_to_nothing_is_read_before_the_decision(door: Door, port: int) -> N
         while select.select([], [connection], [], 0.2)[1]:
             sent += connection.send(bytes(65536))
         assert sent > 128 * 1024, "the client could send more than is read"
-        assert sent - unread_by_the_server(connection) <= 64 * 1024
+        assert sent - unread_by_the_server(connection) <= 128 * 1024
         assert door.staged() == []
         connection.settimeout(10)
         door.gate.set()
@@ -427,3 +427,25 @@ def test_a_slow_disk_holds_up_its_upload_and_nobody_else(
         may_sync.set()
         assert answer(upload)[0] == 200
         sender.join()
+
+
+def test_a_connection_that_fails_ends_alone(
+    door: Door, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect in what goes on with one connection is not the others'."""
+    failures = [RuntimeError("a defect")]
+    proceed = Channel.proceed
+
+    def fails_once(channel: Channel) -> None:
+        if failures:
+            raise failures.pop()
+        proceed(channel)
+
+    monkeypatch.setattr(Channel, "proceed", fails_once)
+    with connected(port) as one, connected(port) as other:
+        one.sendall(GET)
+        eventually(lambda: not failures)
+        other.sendall(GET)
+        assert {is_answered(one, 10), is_answered(other, 10)} == {True}
+        ends = [connection.recv(1 << 16) for connection in (one, other)]
+        assert sorted(end[:12] for end in ends) in ([b"", b"HTTP/1.1 200"], [b"HTTP/1.1 200"] * 2)

@@ -37,8 +37,8 @@ def listen(
             ident=None,
             recv_bytes=64 * 1024,
             max_request_body_size=1 << 62,  # bodies have limits of their own, by their kind
-            # a connection may have a file open, too
-            connection_limit=max(64, (_descriptors() - CONNECTIONS_SPARE) // 2),
+            # a connection may have a file open, too, and what syncs the file has it as well
+            connection_limit=max(64, (_descriptors() - CONNECTIONS_SPARE) // 3),
             backlog=1024,
             # a worker never waits for a client that reads slowly
             outbuf_high_watermark=1 << 62,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from typing import Any
 
 from waitress.buffers import ReadOnlyFileBasedBuffer
 
+COPIED_AT_ONCE = 256 * 1024  # bytes, where they can't leave by the kernel
 SENT_AT_ONCE = 1 << 20  # bytes to one client, before it is somebody else's turn
 SENT_ALONE = 8 << 20  # where nobody else waits for a turn when it begins: some milliseconds
 
@@ -40,7 +42,14 @@ class SentFile(ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         Raises `FileEndsEarly`; `BlockingIOError` where it takes none now; `OSError`.
         """
         wanted = min(most, self.remain)
-        count = os.sendfile(descriptor, self.file.fileno(), self._offset, wanted)
+        try:
+            count = os.sendfile(descriptor, self.file.fileno(), self._offset, wanted)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            # a file system that can't do it
+            piece = os.pread(self.file.fileno(), min(wanted, COPIED_AT_ONCE), self._offset)
+            count = os.write(descriptor, piece) if piece else 0
         if not count:
             raise FileEndsEarly(f"{self.remain} bytes are missing")
         self._offset += count

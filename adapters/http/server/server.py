@@ -169,13 +169,11 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     def _turn(self) -> None:
         changed, self._touched = self._touched, set()  # a set that was large stays slow
         for channel in changed:
-            channel.proceed()
-            self._sort(channel)
-            channel.unwatched = True  # who ends a request while this is found out says so
-            self._watch_for(channel)
-            channel.unwatched = not self._interests.get(channel._fileno, 0) & select.EPOLLIN
-            if channel.due is not None:
-                self._awaited.add(channel)
+            try:
+                self._look(channel)
+            except Exception:
+                logger.exception("a connection is closed")
+                channel.handle_close()
         if self.socket is not None:
             self._watch_for(self)
         self._hand_out()
@@ -202,6 +200,16 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
                     self._lingering.add(dispatcher)
         self._cut_off_slow()
         self._drain()
+
+    def _look(self, channel: Channel) -> None:
+        """Goes on with a channel, and finds out what it waits for now."""
+        channel.proceed()
+        self._sort(channel)
+        channel.unwatched = True  # who ends a request while this is found out says so
+        self._watch_for(channel)
+        channel.unwatched = not self._interests.get(channel._fileno, 0) & select.EPOLLIN
+        if channel.due is not None:
+            self._awaited.add(channel)
 
     def _events(self) -> list[tuple[int, int]]:
         """Waits for what happens. Uploads that drip are looked at together, a pause apart.
