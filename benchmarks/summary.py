@@ -24,13 +24,15 @@ _PLACE = re.compile(r"(<!-- figures (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def figures_of(name: str) -> list[dict[str, Any]]:
     """What one benchmark has found; or all figures with a bar, by their benchmarks' names."""
-    names = sorted(path.stem for path in RESULTS.glob("*.json")) if name == BARS else [name]
-    found = [
-        figure
-        for name in names
-        for figure in json.loads((RESULTS / f"{name}.json").read_text())["figures"]
+    if name != BARS:
+        found: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text())["figures"]
+        return found
+    return [
+        {**figure, "what": f"{path.stem}: {figure['what']}"}
+        for path in sorted(RESULTS.glob("*.json"))
+        for figure in figures_of(path.stem)
+        if figure.get("bar")
     ]
-    return [figure for figure in found if figure.get("bar")] if name == BARS else found
 
 
 def table(figures: Sequence[dict[str, Any]]) -> str:
