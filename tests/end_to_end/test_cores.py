@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from adapters.cores import ALL
 from tests.support.s3 import S3Server
 from tests.support.service import Service
@@ -16,6 +18,7 @@ def cores_of_threads(pid: int, named: str) -> set[frozenset[int]]:
     return {frozenset(os.sched_getaffinity(int(task.name))) for task in found}
 
 
+@pytest.mark.slow
 def test_an_object_stores_client_runs_on_any_core(tmp_path: Path, s3: S3Server) -> None:
     """It encrypts what it sends without the interpreter; the service's threads stay on one."""
     settings = {"PACKTRAIL_BLOB_STORE": s3.new_bucket(), **s3.environment}

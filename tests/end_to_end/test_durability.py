@@ -26,6 +26,7 @@ def strace() -> str:
     return program
 
 
+@pytest.mark.slow
 def test_bits_are_synced_then_the_event_is_appended_then_the_answer_is_sent(
     tmp_path: Path,
 ) -> None:

@@ -335,7 +335,7 @@ class TestConsumer:
         assert consumer.stop(10)
 
     def test_stopping_finishes_what_is_in_hand_in_all_lanes(self, bus: Bus) -> None:
-        """And takes nothing more in any."""
+        """Each is handled or still in its queue; at most one that was on its way is taken besides."""
         handled = Handled()
         handled.gate.clear()
         consumer = Consumer(bus, Lane(STORAGE, handled, 1), Lane(HASHING, handled, 1))
@@ -351,7 +351,10 @@ class TestConsumer:
         handled.gate.set()
         stopping.join(20)
         assert finished == [True]
-        assert sorted(handled.ids) == ["guid-1/0", "guid-1/3"]
+        assert {"guid-1/0", "guid-1/3"} <= set(handled.ids)
+        assert 2 <= len(handled.ids) == len(set(handled.ids)) <= 4
+        left = 6 - len(handled.ids)
+        assert eventually(lambda: bus.waiting(STORAGE) + bus.waiting(HASHING) == left)
 
     def test_stopping_finishes_what_is_in_hand(self, bus: Bus, consume: Consume) -> None:
         """And takes nothing more."""

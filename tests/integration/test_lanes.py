@@ -68,7 +68,7 @@ class HeldBlobs:
             self.waiting -= 1
 
 
-@pytest.fixture(params=["memory", "rabbit"])
+@pytest.fixture(params=["memory", pytest.param("rabbit", marks=pytest.mark.slow)])
 def bus(request: pytest.FixtureRequest) -> Bus:
     if request.param == "memory":
         return MemoryBus()

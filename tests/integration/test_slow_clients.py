@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -445,7 +446,9 @@ def test_a_connection_that_fails_ends_alone(
     with connected(port) as one, connected(port) as other:
         one.sendall(GET)
         eventually(lambda: not failures)
-        other.sendall(GET)
+        with contextlib.suppress(ConnectionError):  # it may be the one that was closed
+            other.sendall(GET)
         assert {is_answered(one, 10), is_answered(other, 10)} == {True}
-        ends = [connection.recv(1 << 16) for connection in (one, other)]
-        assert sorted(end[:12] for end in ends) in ([b"", b"HTTP/1.1 200"], [b"HTTP/1.1 200"] * 2)
+    with connected(port) as another:
+        another.sendall(GET)
+        assert answer(another)[0] == 200
