@@ -335,7 +335,7 @@ class TestConsumer:
         assert consumer.stop(10)
 
     def test_stopping_finishes_what_is_in_hand_in_all_lanes(self, bus: Bus) -> None:
-        """Each is handled or still in its queue; at most one that was on its way is taken besides."""
+        """Each is handled, or still in its queue; one that was on its way may be taken besides."""
         handled = Handled()
         handled.gate.clear()
         consumer = Consumer(bus, Lane(STORAGE, handled, 1), Lane(HASHING, handled, 1))
