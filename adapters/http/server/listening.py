@@ -35,7 +35,6 @@ def listen(
             listen=address,
             threads=threads,
             ident=None,
-            recv_bytes=64 * 1024,
             max_request_body_size=1 << 62,  # bodies have limits of their own, by their kind
             # a connection may have a file open, too, and what syncs the file has it as well
             connection_limit=max(64, (_descriptors() - CONNECTIONS_SPARE) // 3),
